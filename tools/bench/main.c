@@ -1,0 +1,389 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <errno.h>
+#include <getopt.h>
+#include <sched.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "bench.h"
+
+static const struct transport *const transports[] = {
+	&transport_bus1,
+	&transport_seqpacket,
+	&transport_stream,
+	&transport_pipe,
+};
+
+static const struct sized_work {
+	const char *name;
+	int (*open)(struct job **, const struct transport *, size_t, bool);
+	bool touch;
+} sized_works[] = {
+	{ "sendrecv", job_sendrecv, false },
+	{ "roundtrip", job_roundtrip, false },
+	{ "sendrecv-touch", job_sendrecv, true },
+	{ "roundtrip-touch", job_roundtrip, true },
+};
+
+static const struct plain_work {
+	const char *name, *transport, *rival;
+	int (*open)(struct job **);
+} plain_works[] = {
+	{ "life", "bus1", "life", job_life_bus1 },
+	{ "life-quiet", "bus1", "life", job_life_bus1_quiet },
+	{ "life", "seqpacket", "life", job_life_fd },
+	{ "pass", "bus1", "pass", job_pass_bus1 },
+	{ "pass", "seqpacket", "pass", job_pass_fd },
+};
+
+static const size_t sizes_all[] = { 0, 64, 1 << 10, 4 << 10, 64 << 10, 1 << 20 };
+static const size_t sizes_short[] = { 64, 4 << 10, 64 << 10 };
+
+static const struct bar bars[] = {
+	{ .work = "sendrecv", .sized = true, .size = 64, .limit = 1.0, .title = "send and receive, 64 B" },
+	{ .work = "sendrecv", .sized = true, .size = 4 << 10, .limit = 0.8, .title = "send and receive, 4 KiB" },
+	{ .work = "sendrecv", .sized = true, .size = 64 << 10, .limit = 0.6, .title = "send and receive, 64 KiB" },
+	{ .work = "life", .limit = 0.8, .title = "life of a node and its handle, to a pipe's" },
+};
+
+static struct options {
+	bool json, brief, touch, check;
+	const char *filter;
+	unsigned long rounds;
+	char *loop;
+} opt;
+
+static bool bus1_missing;
+static struct report report;
+
+/* Whether `name` stands in the comma-separated list of --filter. */
+static bool wanted(const char *name)
+{
+	size_t n = strlen(name);
+
+	if (!opt.filter)
+		return true;
+	for (const char *p = opt.filter; p; p = strchr(p, ',')) {
+		p += *p == ',';
+		if (!strncmp(p, name, n) && (!p[n] || p[n] == ','))
+			return true;
+	}
+	return false;
+}
+
+/*
+ * All on one CPU: who waits is woken where it was, as is best for every
+ * transport alike.
+ */
+static void pin(void)
+{
+	cpu_set_t set;
+	int cpu = sched_getcpu();
+
+	if (cpu < 0)
+		return;
+	CPU_ZERO(&set);
+	CPU_SET((unsigned int)cpu, &set);
+	sched_setaffinity(0, sizeof(set), &set);
+}
+
+/* Fewer rounds where each does more, but enough to warm up all of a pool. */
+static struct plan plan_for(size_t size)
+{
+	unsigned long rounds = opt.rounds / (1 + size / 16384);
+
+	if (rounds < 8)
+		rounds = opt.rounds < 8 ? opt.rounds : 8;
+	return (struct plan){
+		.warmup = size > 65536 ? 20 : 200,
+		.rounds = rounds,
+		.batches = opt.brief ? 5 : 9,
+	};
+}
+
+/* Measures the job and closes it, unless it could not be made: `error`. */
+static void run(struct result *x, struct job *j, int error)
+{
+	x->plan = plan_for(x->size);
+	if (error == 0) {
+		x->chunk = j->chunk;
+		error = measure(j, &x->plan, &x->figure);
+		j->close(j);
+	}
+	x->error = error;
+	if (error && error != -ENODEV)
+		fprintf(stderr, "bus1-bench: %s of %zu bytes over %s: %s\n", x->work, x->size, x->transport,
+			strerror(-error));
+}
+
+static struct result *add(const char *work, const char *transport, bool sized, size_t size)
+{
+	struct result *x = &report.results[report.n_results++];
+
+	if (report.n_results > ARRAY_SIZE(report.results))
+		abort();
+	*x = (struct result){ .work = work, .transport = transport, .sized = sized, .size = size };
+	return x;
+}
+
+static struct result *find(const char *work, const char *transport, size_t size)
+{
+	for (size_t i = 0; i < report.n_results; i++) {
+		struct result *x = &report.results[i];
+
+		if (!strcmp(x->work, work) && !strcmp(x->transport, transport) && x->size == size)
+			return x;
+	}
+	return NULL;
+}
+
+static void set_ratio(struct result *x, const char *rival)
+{
+	const struct result *to = find(rival, "seqpacket", x->size);
+
+	if (!x->error && to && !to->error)
+		x->ratio = x->figure.median / to->figure.median;
+}
+
+static void run_all(void)
+{
+	const size_t *sizes = opt.brief ? sizes_short : sizes_all;
+	size_t n_sizes = opt.brief ? ARRAY_SIZE(sizes_short) : ARRAY_SIZE(sizes_all);
+	struct job *j = NULL;
+
+	for (size_t w = 0; w < ARRAY_SIZE(sized_works); w++) {
+		const struct sized_work *work = &sized_works[w];
+
+		if (!wanted(work->name) || (work->touch && !opt.touch && !opt.filter))
+			continue;
+		for (size_t s = 0; s < n_sizes; s++) {
+			size_t first = report.n_results;
+
+			for (size_t t = 0; t < ARRAY_SIZE(transports); t++) {
+				struct result *x = add(work->name, transports[t]->name, true, sizes[s]);
+
+				int r = -ENODEV;
+
+				if (!bus1_missing || transports[t] != &transport_bus1)
+					r = work->open(&j, transports[t], sizes[s], work->touch);
+				run(x, j, r);
+			}
+			for (; first < report.n_results; first++)
+				set_ratio(&report.results[first], work->name);
+		}
+	}
+
+	for (size_t w = 0; w < ARRAY_SIZE(plain_works); w++) {
+		const struct plain_work *work = &plain_works[w];
+		int r = -ENODEV;
+
+		if (!wanted(work->rival))
+			continue;
+		if (!bus1_missing || strcmp(work->transport, "bus1"))
+			r = work->open(&j);
+		run(add(work->name, work->transport, false, 0), j, r);
+	}
+	for (size_t w = 0; w < ARRAY_SIZE(plain_works); w++) {
+		struct result *x = find(plain_works[w].name, plain_works[w].transport, 0);
+
+		if (x)
+			set_ratio(x, plain_works[w].rival);
+	}
+
+	for (size_t b = 0; b < ARRAY_SIZE(bars); b++) {
+		const struct result *x = find(bars[b].work, "bus1", bars[b].size);
+		struct bar *bar;
+
+		if (!wanted(bars[b].work))
+			continue;
+		bar = &report.bars[report.n_bars++];
+		*bar = bars[b];
+		bar->known = x && x->ratio > 0;
+		bar->ratio = bar->known ? x->ratio : 0;
+		bar->reached = bar->known && bar->ratio <= bar->limit;
+	}
+}
+
+/* WORK,SIZE,TRANSPORT,N: nothing but that, after its warm-up. */
+static int run_loop(char *spec)
+{
+	char *field[4], *end;
+	struct job *j = NULL;
+	size_t size;
+	unsigned long n;
+	uint64_t start = 0;
+	int r = -EINVAL;
+
+	for (size_t i = 0; i < ARRAY_SIZE(field); i++)
+		field[i] = strsep(&spec, ",");
+	if (!field[3] || spec)
+		goto usage;
+	size = strtoul(field[1], &end, 10);
+	if (*end || !*field[1])
+		goto usage;
+	n = strtoul(field[3], &end, 10);
+	if (*end || !n)
+		goto usage;
+
+	for (size_t w = 0; w < ARRAY_SIZE(sized_works); w++)
+		for (size_t t = 0; t < ARRAY_SIZE(transports); t++)
+			if (!strcmp(sized_works[w].name, field[0]) && !strcmp(transports[t]->name, field[2]))
+				r = sized_works[w].open(&j, transports[t], size, sized_works[w].touch);
+	for (size_t w = 0; w < ARRAY_SIZE(plain_works); w++)
+		if (!strcmp(plain_works[w].name, field[0]) && !strcmp(plain_works[w].transport, field[2]))
+			r = plain_works[w].open(&j);
+	if (r == -EINVAL && !j)
+		goto usage;
+	if (r == 0)
+		r = j->verify(j);
+	if (r == 0)
+		r = j->run(j, plan_for(size).warmup);
+	if (r == 0) {
+		counter_mark_begin();
+		start = counter_read();
+		r = j->run(j, n);
+		start = counter_read() - start;
+		counter_mark_end();
+	}
+	if (j)
+		j->close(j);
+	if (r < 0) {
+		fprintf(stderr, "bus1-bench: %s\n", strerror(-r));
+		return 1;
+	}
+	printf("%s,%zu,%s,%lu: %.1f each\n", field[0], size, field[2], n, (double)start / (double)n);
+	return 0;
+
+usage:
+	fprintf(stderr, "bus1-bench: --loop needs WORK,SIZE,TRANSPORT,N; see --help\n");
+	return 2;
+}
+
+static void usage(FILE *f)
+{
+	fprintf(f,
+		"Usage: bus1-bench [OPTION...]\n"
+		"Measure what messages and capabilities cost on bus1, and on Unix sockets and pipes.\n"
+		"\n"
+		"  --short         only 64 B, 4 KiB and 64 KiB, and fewer rounds\n"
+		"  --touch         also with both sides going through every byte\n"
+		"  --filter WORK   only these, separated by commas: sendrecv, roundtrip,\n"
+		"                  sendrecv-touch, roundtrip-touch, life, pass\n"
+		"  --rounds N      operations in a batch (400; fewer for large payloads)\n"
+		"  --json          write JSON\n"
+		"  --check         exit with 1 if a bar is missed\n"
+		"  --loop WORK,SIZE,TRANSPORT,N\n"
+		"                  only do that N times, for a profiler; TRANSPORT is bus1,\n"
+		"                  seqpacket, stream or pipe; WORK may also be life-quiet\n"
+		"  --help          this text\n"
+		"\n"
+		"Exit status: 0; 1 if something failed, brought the wrong data, or missed a bar\n"
+		"under --check; 2 for a mistake on the command line.\n");
+}
+
+static int parse(int argc, char **argv)
+{
+	enum { SHORT = 1, TOUCH, FILTER, ROUNDS, JSON, CHECK, LOOP, HELP };
+	static const struct option longs[] = {
+		{ "short", no_argument, NULL, SHORT },
+		{ "touch", no_argument, NULL, TOUCH },
+		{ "filter", required_argument, NULL, FILTER },
+		{ "rounds", required_argument, NULL, ROUNDS },
+		{ "json", no_argument, NULL, JSON },
+		{ "check", no_argument, NULL, CHECK },
+		{ "loop", required_argument, NULL, LOOP },
+		{ "help", no_argument, NULL, HELP },
+		{ }
+	};
+	bool known = false;
+	char *end;
+	int c;
+
+	while ((c = getopt_long(argc, argv, "h", longs, NULL)) >= 0) {
+		switch (c) {
+		case SHORT:
+			opt.brief = true;
+			break;
+		case TOUCH:
+			opt.touch = true;
+			break;
+		case FILTER:
+			opt.filter = optarg;
+			break;
+		case ROUNDS:
+			opt.rounds = strtoul(optarg, &end, 10);
+			if (*end || !opt.rounds) {
+				fprintf(stderr, "bus1-bench: --rounds needs a number above 0\n");
+				return -EINVAL;
+			}
+			break;
+		case JSON:
+			opt.json = true;
+			break;
+		case CHECK:
+			opt.check = true;
+			break;
+		case LOOP:
+			opt.loop = optarg;
+			break;
+		case HELP:
+		case 'h':
+			usage(stdout);
+			exit(0);
+		default:
+			return -EINVAL;
+		}
+	}
+	if (optind < argc) {
+		fprintf(stderr, "bus1-bench: %s: no arguments are taken; see --help\n", argv[optind]);
+		return -EINVAL;
+	}
+	if (!opt.rounds)
+		opt.rounds = opt.brief ? 100 : 400;
+
+	for (size_t i = 0; i < ARRAY_SIZE(sized_works); i++)
+		known |= wanted(sized_works[i].name);
+	for (size_t i = 0; i < ARRAY_SIZE(plain_works); i++)
+		known |= wanted(plain_works[i].rival);
+	if (!known) {
+		fprintf(stderr, "bus1-bench: --filter %s: no such work; see --help\n", opt.filter);
+		return -EINVAL;
+	}
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	bool failed = false;
+	int fd, r;
+
+	if (parse(argc, argv) < 0)
+		return 2;
+
+	pin();
+	report.touch = opt.touch;
+	report.unit = counter_start(&report.calibration);
+	if (opt.loop)
+		return run_loop(opt.loop);
+
+	r = bus1_open(&fd);
+	if (r < 0) {
+		bus1_missing = true;
+		fprintf(stderr, "bus1-bench: /dev/bus1: %s: without bus1, then\n", strerror(-r));
+	} else {
+		close(fd);
+	}
+
+	run_all();
+	if (opt.json)
+		report_json(stdout, &report);
+	else
+		report_text(stdout, &report);
+
+	for (size_t i = 0; i < report.n_results; i++)
+		failed |= report.results[i].error && report.results[i].error != -ENODEV;
+	for (size_t i = 0; opt.check && i < report.n_bars; i++)
+		failed |= !report.bars[i].reached;
+	return failed ? 1 : 0;
+}

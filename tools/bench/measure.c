@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <errno.h>
+#include <stdlib.h>
+
+#include "bench.h"
+
+static int compare(const void *a, const void *b)
+{
+	double x = *(const double *)a, y = *(const double *)b;
+
+	return (x > y) - (x < y);
+}
+
+int measure(struct job *j, const struct plan *p, struct figure *f)
+{
+	double batch[64];
+	int r;
+
+	if (p->batches < 1 || p->batches > ARRAY_SIZE(batch) || p->rounds < 1)
+		return -EINVAL;
+
+	r = j->verify(j);
+	if (r < 0)
+		return r;
+	r = j->run(j, p->warmup);
+	if (r < 0)
+		return r;
+
+	for (unsigned int i = 0; i < p->batches; i++) {
+		uint64_t start = counter_read();
+
+		r = j->run(j, p->rounds);
+		batch[i] = (double)(counter_read() - start) / (double)p->rounds;
+		if (r < 0)
+			return r;
+	}
+
+	qsort(batch, p->batches, sizeof(batch[0]), compare);
+	f->min = batch[0];
+	f->max = batch[p->batches - 1];
+	f->median = (batch[(p->batches - 1) / 2] + batch[p->batches / 2]) / 2;
+	return 0;
+}

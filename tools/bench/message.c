@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "bench.h"
+
+struct message_job {
+	struct job job;
+	struct end *mine, *other;	/* other: only if both are in one thread */
+	uint8_t *data;			/* what is sent */
+	size_t size, alloc;
+	bool touch;
+	pid_t child;
+};
+
+static volatile uint64_t sink;
+
+static uint64_t step(uint64_t x)
+{
+	x ^= x << 13;
+	x ^= x >> 7;
+	return x ^ x << 17;
+}
+
+/* Bytes that no other seed and no shift within the payload give. */
+static void pattern_fill(uint8_t *p, size_t n, uint64_t seed)
+{
+	for (size_t i = 0; i < n; i++) {
+		seed = step(seed);
+		p[i] = (uint8_t)(seed >> 32);
+	}
+}
+
+static bool pattern_matches(const uint8_t *p, size_t n, uint64_t seed)
+{
+	for (size_t i = 0; i < n; i++) {
+		seed = step(seed);
+		if (p[i] != (uint8_t)(seed >> 32))
+			return false;
+	}
+	return true;
+}
+
+static void touch_write(struct message_job *m)
+{
+	memset(m->data, m->data[0] + 1, m->size);
+}
+
+static void touch_read(const uint8_t *p, size_t n)
+{
+	uint64_t sum = 0, word;
+
+	for (; n >= sizeof(word); p += sizeof(word), n -= sizeof(word)) {
+		memcpy(&word, p, sizeof(word));
+		sum += word;
+	}
+	for (; n; p++, n--)
+		sum += *p;
+	sink += sum;
+}
+
+static size_t part(size_t size, size_t offset, size_t chunk)
+{
+	return size - offset < chunk ? size - offset : chunk;
+}
+
+static int send_all(struct end *e, const uint8_t *data, size_t size)
+{
+	size_t offset = 0, n;
+	int r;
+
+	do {
+		n = part(size, offset, e->chunk);
+		r = e->transport->send(e, data + offset, n);
+		if (r < 0)
+			return r;
+		offset += n;
+	} while (offset < size);
+	return 0;
+}
+
+static int recv_all(struct end *e, size_t size)
+{
+	size_t offset = 0, n;
+	int r;
+
+	do {
+		n = part(size, offset, e->chunk);
+		r = e->transport->recv(e, offset, n);
+		if (r < 0)
+			return r;
+		offset += n;
+	} while (offset < size);
+	return 0;
+}
+
+static void message_close(struct job *j)
+{
+	struct message_job *m = (struct message_job *)j;
+
+	if (m->child > 0) {
+		kill(m->child, SIGKILL);
+		waitpid(m->child, NULL, 0);
+	}
+	if (m->mine)
+		m->mine->transport->close(m->mine);
+	if (m->other)
+		m->other->transport->close(m->other);
+	if (m->data)
+		munmap(m->data, m->alloc);
+	free(m);
+}
+
+static int message_new(struct message_job **out, const struct transport *t, size_t size,
+		       bool touch, bool alone)
+{
+	struct message_job *m;
+	int r;
+
+	if (!size && t->no_empty)
+		size = 1;
+
+	m = calloc(1, sizeof(*m));
+	if (!m)
+		return -ENOMEM;
+	m->job.close = message_close;
+	m->size = size;
+	m->touch = touch;
+	m->alloc = size ? size : 1;
+	m->data = mmap(NULL, m->alloc, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (m->data == MAP_FAILED) {
+		m->data = NULL;
+		r = -errno;
+		goto fail;
+	}
+	r = t->open(&m->mine, &m->other, size, alone);
+	if (r < 0)
+		goto fail;
+	m->job.chunk = part(size, 0, m->mine->chunk);
+	*out = m;
+	return 0;
+
+fail:
+	message_close(&m->job);
+	return r;
+}
+
+/* send and receive in one thread */
+
+static int sendrecv_round(struct message_job *m)
+{
+	size_t offset = 0, n;
+	int r;
+
+	if (m->touch)
+		touch_write(m);
+	do {
+		n = part(m->size, offset, m->mine->chunk);
+		r = m->mine->transport->send(m->mine, m->data + offset, n);
+		if (r < 0)
+			return r;
+		r = m->other->transport->recv(m->other, offset, n);
+		if (r < 0)
+			return r;
+		offset += n;
+	} while (offset < m->size);
+	if (m->touch)
+		touch_read(m->other->data, m->size);
+	return 0;
+}
+
+static int sendrecv_run(struct job *j, unsigned long n)
+{
+	struct message_job *m = (struct message_job *)j;
+	int r = 0;
+
+	while (n-- && r == 0)
+		r = sendrecv_round(m);
+	return r;
+}
+
+static int sendrecv_verify(struct job *j)
+{
+	struct message_job *m = (struct message_job *)j;
+	bool touch = m->touch;
+
+	/* Twice: the second must not show the bytes of the first. */
+	m->touch = false;
+	for (uint64_t seed = 0xb1; seed < 0xb3; seed++) {
+		int r;
+
+		pattern_fill(m->data, m->size, seed);
+		r = sendrecv_round(m);
+		if (r < 0)
+			return r;
+		if (!pattern_matches(m->other->data, m->size, seed))
+			return -EBADMSG;
+	}
+	m->touch = touch;
+	return 0;
+}
+
+int job_sendrecv(struct job **out, const struct transport *t, size_t size, bool touch)
+{
+	struct message_job *m;
+	int r;
+
+	r = message_new(&m, t, size, touch, true);
+	if (r < 0)
+		return r;
+	m->job.run = sendrecv_run;
+	m->job.verify = sendrecv_verify;
+	r = t->attach(m->mine);
+	if (r == 0)
+		r = t->attach(m->other);
+	if (r < 0) {
+		m->job.close(&m->job);
+		return r;
+	}
+	*out = &m->job;
+	return 0;
+}
+
+/* round trip between two processes */
+
+#define SEED_THERE 0xb1
+#define SEED_BACK 0xb4
+
+static int roundtrip_run(struct job *j, unsigned long n)
+{
+	struct message_job *m = (struct message_job *)j;
+	int r;
+
+	while (n--) {
+		if (m->touch)
+			touch_write(m);
+		r = send_all(m->mine, m->data, m->size);
+		if (r < 0)
+			return r;
+		r = recv_all(m->mine, m->size);
+		if (r < 0)
+			return r;
+		if (m->touch)
+			touch_read(m->mine->data, m->size);
+	}
+	return 0;
+}
+
+/* The other process answers forever. The first message must be the pattern. */
+static int roundtrip_answer(struct message_job *m)
+{
+	int r;
+
+	pattern_fill(m->data, m->size, SEED_BACK);
+	for (unsigned long n = 0;; n++) {
+		r = recv_all(m->mine, m->size);
+		if (r < 0)
+			return r;
+		if (n == 0 && !pattern_matches(m->mine->data, m->size, SEED_THERE))
+			return -EBADMSG;
+		if (m->touch && n) {
+			touch_read(m->mine->data, m->size);
+			touch_write(m);
+		}
+		r = send_all(m->mine, m->data, m->size);
+		if (r < 0)
+			return r;
+	}
+}
+
+static int roundtrip_verify(struct job *j)
+{
+	struct message_job *m = (struct message_job *)j;
+	int r;
+
+	pattern_fill(m->data, m->size, SEED_THERE);
+	r = send_all(m->mine, m->data, m->size);
+	if (r < 0)
+		return r;
+	r = recv_all(m->mine, m->size);
+	if (r < 0)
+		return r;
+	return pattern_matches(m->mine->data, m->size, SEED_BACK) ? 0 : -EBADMSG;
+}
+
+static void child_main(struct message_job *m, pid_t parent, int ready)
+{
+	struct end *end = m->other;
+	int r;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	if (getppid() != parent)
+		_exit(1);
+	m->mine->transport->close(m->mine);
+	m->mine = end;
+	r = end->transport->attach(end);
+	if (r == 0 && write(ready, "", 1) != 1)
+		r = -errno;
+	close(ready);
+	if (r == 0)
+		r = roundtrip_answer(m);
+	fprintf(stderr, "bus1-bench: %s, the other process: %s\n", end->transport->name,
+		strerror(-r));
+	_exit(1);
+}
+
+int job_roundtrip(struct job **out, const struct transport *t, size_t size, bool touch)
+{
+	struct message_job *m;
+	pid_t parent = getpid();
+	int ready[2], r;
+	char c;
+
+	r = message_new(&m, t, size, touch, false);
+	if (r < 0)
+		return r;
+	m->job.run = roundtrip_run;
+	m->job.verify = roundtrip_verify;
+
+	if (pipe(ready) < 0) {
+		r = -errno;
+		goto fail;
+	}
+	fflush(NULL);
+	m->child = fork();
+	if (m->child == 0)
+		child_main(m, parent, ready[1]);
+	r = m->child < 0 ? -errno : 0;
+	close(ready[1]);
+	if (r == 0) {
+		m->other->transport->close(m->other);
+		m->other = NULL;
+		r = t->attach(m->mine);
+	}
+	if (r == 0 && read(ready[0], &c, 1) != 1)
+		r = -ECHILD;
+	close(ready[0]);
+	if (r < 0)
+		goto fail;
+	*out = &m->job;
+	return 0;
+
+fail:
+	m->job.close(&m->job);
+	return r;
+}

@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include <errno.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "bench.h"
+
+static const char *const columns[] = { "bus1", "seqpacket", "stream", "pipe" };
+
+static const char *unit_name(enum unit u)
+{
+	switch (u) {
+	case UNIT_INSTRUCTIONS:
+		return "instructions";
+	case UNIT_CYCLES:
+		return "cycles";
+	case UNIT_NS:
+		break;
+	}
+	return "ns";
+}
+
+static const char *size_name(size_t size, char *buf, size_t n)
+{
+	if (size >= 1 << 20 && size % (1 << 20) == 0)
+		snprintf(buf, n, "%zu MiB", size >> 20);
+	else if (size >= 1 << 10 && size % (1 << 10) == 0)
+		snprintf(buf, n, "%zu KiB", size >> 10);
+	else
+		snprintf(buf, n, "%zu B", size);
+	return buf;
+}
+
+/* With a comma after each three digits. */
+static const char *grouped(double value, char *buf, size_t n)
+{
+	char plain[32];
+	size_t len, out = 0;
+
+	snprintf(plain, sizeof(plain), "%.0f", value);
+	len = strlen(plain);
+	for (size_t i = 0; i < len && out + 2 < n; i++) {
+		if (i && (len - i) % 3 == 0)
+			buf[out++] = ',';
+		buf[out++] = plain[i];
+	}
+	buf[out] = 0;
+	return buf;
+}
+
+static void print_head(FILE *f, const struct report *r)
+{
+	struct utsname u;
+	long cpus = sysconf(_SC_NPROCESSORS_ONLN);
+
+	uname(&u);
+	fprintf(f, "bus1-bench on Linux %s, %ld CPU%s\n", u.release, cpus, cpus == 1 ? "" : "s");
+	if (r->unit == UNIT_INSTRUCTIONS)
+		fprintf(f, "Counted: instructions of the whole machine (six read %.2f).\n", r->calibration);
+	else
+		fprintf(f, "Not under instruction counting: figures are %s, and noisy.\n",
+			r->unit == UNIT_CYCLES ? "cycles" : "nanoseconds");
+	fprintf(f, "Each figure is one operation, the median of batches. Beside it is its ratio to\n"
+		   "seqpacket in this run: below 1.00 is cheaper.\n");
+}
+
+static void print_cell(FILE *f, const struct result *r)
+{
+	char n[32];
+
+	if (!r || r->error == -ENODEV)
+		fprintf(f, "%18s", "-");
+	else if (r->error)
+		fprintf(f, "%18s", "failed");
+	else if (r->ratio > 0)
+		fprintf(f, "  %10s %5.2f", grouped(r->figure.median, n, sizeof(n)), r->ratio);
+	else
+		fprintf(f, "%18s", grouped(r->figure.median, n, sizeof(n)));
+}
+
+static const struct result *find(const struct report *r, const char *work, const char *transport, size_t size)
+{
+	for (size_t i = 0; i < r->n_results; i++) {
+		const struct result *x = &r->results[i];
+
+		if (!strcmp(x->work, work) && !strcmp(x->transport, transport) && x->size == size)
+			return x;
+	}
+	return NULL;
+}
+
+/* One table: a row a size, a column a transport. */
+static void print_sized(FILE *f, const struct report *r, const char *work, const char *title)
+{
+	bool head = false;
+	char n[32];
+
+	for (size_t i = 0; i < r->n_results; i++) {
+		const struct result *x = &r->results[i];
+		bool first = x->sized && !strcmp(x->work, work);
+
+		for (size_t k = 0; k < i && first; k++)
+			first = strcmp(r->results[k].work, work) || r->results[k].size != x->size;
+		if (!first)
+			continue;
+		if (!head) {
+			fprintf(f, "\n%s\n%9s", title, "");
+			for (size_t c = 0; c < ARRAY_SIZE(columns); c++)
+				fprintf(f, "%18s", columns[c]);
+			fputc('\n', f);
+			head = true;
+		}
+		fprintf(f, "%9s", size_name(x->size, n, sizeof(n)));
+		for (size_t c = 0; c < ARRAY_SIZE(columns); c++)
+			print_cell(f, find(r, work, columns[c], x->size));
+		fputc('\n', f);
+	}
+}
+
+static void print_chunks(FILE *f, const struct report *r, const char *work)
+{
+	char n[32], c[32];
+
+	for (size_t i = 0; i < r->n_results; i++) {
+		const struct result *x = &r->results[i];
+
+		if (!x->sized || strcmp(x->work, work) || x->error)
+			continue;
+		if (x->chunk > x->size)
+			fprintf(f, "  %s has no empty messages: 1 B instead\n", x->transport);
+		else if (x->chunk < x->size)
+			fprintf(f, "  %s takes %s in parts of %s\n", x->transport,
+				size_name(x->size, n, sizeof(n)), size_name(x->chunk, c, sizeof(c)));
+	}
+}
+
+static void print_line(FILE *f, const struct report *r, const char *work, const char *transport,
+		       const char *title)
+{
+	const struct result *x = find(r, work, transport, 0);
+
+	if (!x)
+		return;
+	fprintf(f, "  %-59s", title);
+	print_cell(f, x);
+	fputc('\n', f);
+}
+
+static void print_bars(FILE *f, const struct report *r)
+{
+	if (!r->n_bars)
+		return;
+	fprintf(f, "\nBars\n");
+	for (size_t i = 0; i < r->n_bars; i++) {
+		const struct bar *b = &r->bars[i];
+
+		fprintf(f, "  %-46s at most %.2f", b->title, b->limit);
+		if (b->known)
+			fprintf(f, "   %.2f   %s\n", b->ratio, b->reached ? "reached" : "missed");
+		else
+			fprintf(f, "      -   not measured\n");
+	}
+}
+
+void report_text(FILE *f, const struct report *r)
+{
+	static const struct {
+		const char *work, *title;
+	} tables[] = {
+		{ "sendrecv", "Send and receive, in one thread" },
+		{ "sendrecv-touch", "The same, each byte written before and read after" },
+		{ "roundtrip", "Round trip between two processes: send, receive, and the same back" },
+		{ "roundtrip-touch", "The same, each byte written before and read after" },
+	};
+
+	print_head(f, r);
+	for (size_t i = 0; i < ARRAY_SIZE(tables); i++) {
+		print_sized(f, r, tables[i].work, tables[i].title);
+		print_chunks(f, r, tables[i].work);
+	}
+
+	if (find(r, "life", "seqpacket", 0)) {
+		fprintf(f, "\nThe life of one capability, in one thread\n");
+		print_line(f, r, "life", "seqpacket", "open a pipe, pass an end (SCM_RIGHTS), receive, close all");
+		print_line(f, r, "life-quiet", "bus1", "create a node, pass its handle, receive, release, destroy");
+		print_line(f, r, "life", "bus1", "the same, and receive the notice that it is unused");
+	}
+	if (find(r, "pass", "seqpacket", 0)) {
+		fprintf(f, "\nPassing one that exists, in one thread\n");
+		print_line(f, r, "pass", "seqpacket", "pass an fd (SCM_RIGHTS), receive, close");
+		print_line(f, r, "pass", "bus1", "pass a handle, receive, release");
+	}
+	print_bars(f, r);
+}
+
+void report_json(FILE *f, const struct report *r)
+{
+	struct utsname u;
+
+	uname(&u);
+	fprintf(f, "{\n  \"schema\": \"bus1-bench/1\",\n");
+	fprintf(f, "  \"kernel\": \"%s\",\n  \"machine\": \"%s\",\n  \"cpus\": %ld,\n", u.release, u.machine,
+		sysconf(_SC_NPROCESSORS_ONLN));
+	fprintf(f, "  \"unit\": \"%s\",\n  \"instruction_counting\": %s,\n  \"calibration\": %.3f,\n",
+		unit_name(r->unit), r->unit == UNIT_INSTRUCTIONS ? "true" : "false", r->calibration);
+	fprintf(f, "  \"results\": [");
+	for (size_t i = 0; i < r->n_results; i++) {
+		const struct result *x = &r->results[i];
+
+		fprintf(f, "%s\n    {\"work\": \"%s\", \"transport\": \"%s\"", i ? "," : "", x->work, x->transport);
+		if (x->sized)
+			fprintf(f, ", \"size\": %zu, \"chunk\": %zu", x->size, x->chunk);
+		if (x->error) {
+			fprintf(f, ", \"error\": \"%s\"}", strerror(-x->error));
+			continue;
+		}
+		fprintf(f, ", \"median\": %.1f, \"min\": %.1f, \"max\": %.1f, \"batches\": %u, \"rounds\": %lu",
+			x->figure.median, x->figure.min, x->figure.max, x->plan.batches, x->plan.rounds);
+		if (x->ratio > 0)
+			fprintf(f, ", \"ratio\": %.4f", x->ratio);
+		fputc('}', f);
+	}
+	fprintf(f, "\n  ],\n  \"bars\": [");
+	for (size_t i = 0; i < r->n_bars; i++) {
+		const struct bar *b = &r->bars[i];
+
+		fprintf(f, "%s\n    {\"work\": \"%s\"", i ? "," : "", b->work);
+		if (b->sized)
+			fprintf(f, ", \"size\": %zu", b->size);
+		fprintf(f, ", \"limit\": %.2f", b->limit);
+		if (b->known)
+			fprintf(f, ", \"ratio\": %.4f, \"reached\": %s}", b->ratio, b->reached ? "true" : "false");
+		else
+			fprintf(f, ", \"ratio\": null, \"reached\": null}");
+	}
+	fprintf(f, "\n  ]\n}\n");
+}
