@@ -1,0 +1,494 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "raw.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+/* ABI-3: one layout, whatever this is compiled for. */
+#define AT(type, field, offset) \
+	_Static_assert(offsetof(struct type, field) == (offset), #type "." #field)
+#define SIZE(type, size) _Static_assert(sizeof(struct type) == (size), #type)
+
+SIZE(bus1_cmd_node, BUS1_CMD_NODE_VER0);
+AT(bus1_cmd_node, cookie, 8);
+AT(bus1_cmd_node, id, 16);
+SIZE(bus1_cmd_ids, BUS1_CMD_IDS_VER0);
+AT(bus1_cmd_ids, ids, 8);
+AT(bus1_cmd_ids, n_ids, 16);
+AT(bus1_cmd_ids, reserved, 20);
+SIZE(bus1_cmd_transfer, BUS1_CMD_TRANSFER_VER0);
+AT(bus1_cmd_transfer, out, 16);
+AT(bus1_cmd_transfer, n_ids, 24);
+AT(bus1_cmd_transfer, peer_fd, 28);
+SIZE(bus1_iovec, 16);
+AT(bus1_iovec, len, 8);
+SIZE(bus1_pass, 16);
+AT(bus1_pass, flags, 8);
+AT(bus1_pass, drop_rights, 12);
+SIZE(bus1_cmd_send, BUS1_CMD_SEND_VER0);
+AT(bus1_cmd_send, dest, 8);
+AT(bus1_cmd_send, errors, 24);
+AT(bus1_cmd_send, iovs, 48);
+AT(bus1_cmd_send, handles, 56);
+AT(bus1_cmd_send, n_dests, 64);
+AT(bus1_cmd_send, reserved, 76);
+SIZE(bus1_msg, BUS1_MSG_VER0);
+AT(bus1_msg, id, 8);
+AT(bus1_msg, slice, 24);
+AT(bus1_msg, len, 40);
+AT(bus1_msg, n_handles, 52);
+AT(bus1_msg, seq, 56);
+SIZE(bus1_handle, 24);
+AT(bus1_handle, flags, 16);
+AT(bus1_handle, rights, 20);
+SIZE(bus1_cmd_recv, BUS1_CMD_RECV_VER0);
+AT(bus1_cmd_recv, deadline, 8);
+AT(bus1_cmd_recv, buf, 32);
+AT(bus1_cmd_recv, n_release, 40);
+AT(bus1_cmd_recv, buf_used, 56);
+SIZE(bus1_cmd_info, BUS1_CMD_INFO_VER0);
+AT(bus1_cmd_info, pool_used, 24);
+AT(bus1_cmd_info, n_nodes, 32);
+AT(bus1_cmd_info, max_inline, 48);
+
+_Static_assert(BUS1_CMD_NODE_CREATE == 0xc018b900, "the number of a command");
+_Static_assert(BUS1_CMD_NODE_DESTROY == 0x4018b901, "the number of a command");
+_Static_assert(BUS1_CMD_HANDLE_RELEASE == 0x4018b902, "the number of a command");
+_Static_assert(BUS1_CMD_SLICE_RELEASE == 0x4018b903, "the number of a command");
+_Static_assert(BUS1_CMD_HANDLE_TRANSFER == 0x4020b904, "the number of a command");
+_Static_assert(BUS1_CMD_SEND == 0x4050b905, "the number of a command");
+_Static_assert(BUS1_CMD_RECV == 0xc040b906, "the number of a command");
+_Static_assert(BUS1_CMD_PEER_INFO == 0xc038b907, "the number of a command");
+
+const u64 bad_addresses[] = {
+	8,				/* the page that nobody maps */
+	0x00007ffffffff000 - 8,		/* the last bytes of user space */
+	0x00007ffffffff000,		/* the guard page after it */
+	0x0000800000000000,		/* not canonical */
+	0xffff800000000000,		/* the kernel's */
+	0xffff888000001000,
+	0xffffffff81000000,
+	0xffffffffffffe000,
+	0xfffffffffffffff8,		/* wraps around */
+};
+const size_t n_bad_addresses = ARRAY_SIZE(bad_addresses);
+
+size_t page_size(void)
+{
+	return (size_t)sysconf(_SC_PAGESIZE);
+}
+
+const u8 *pool_map(int fd, size_t size)
+{
+	void *pool = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+
+	if (pool == MAP_FAILED)
+		FAIL("the pool of %zu bytes: mmap: %s", size, strerrorname_np(errno));
+	return pool;
+}
+
+struct peer peer_new(size_t pool_size)
+{
+	struct peer p = { .fd = open("/dev/" BUS1_DEVICE, O_RDWR | O_CLOEXEC) };
+
+	if (p.fd < 0)
+		FAIL("/dev/" BUS1_DEVICE ": open: %s", strerrorname_np(errno));
+	if (pool_size) {
+		p.pool = pool_map(p.fd, pool_size);
+		p.pool_size = pool_size;
+	}
+	return p;
+}
+
+/* A mapping holds its file: it has to go for the peer to end. */
+void peer_close(struct peer *p)
+{
+	if (p->pool)
+		OK(SYS(munmap((void *)p->pool, p->pool_size)));
+	OK(SYS(close(p->fd)));
+	*p = (struct peer){ .fd = -1 };
+}
+
+int raw(const struct peer *p, unsigned long cmd, void *arg)
+{
+	int r = ioctl(p->fd, cmd, arg);
+
+	if (r > 0)
+		FAIL("command %lu returned %d", cmd & 0xff, r);
+	return r ? -errno : 0;
+}
+
+int raw_sized(const struct peer *p, unsigned long cmd, size_t size, void *arg)
+{
+	return raw(p, _IOC(_IOC_DIR(cmd), _IOC_TYPE(cmd), _IOC_NR(cmd), size), arg);
+}
+
+struct bus1_cmd_info peer_info(const struct peer *p)
+{
+	struct bus1_cmd_info info = {};
+
+	OK(raw(p, BUS1_CMD_PEER_INFO, &info));
+	return info;
+}
+
+int node_create(const struct peer *p, struct bus1_cmd_node *cmd)
+{
+	return raw(p, BUS1_CMD_NODE_CREATE, cmd);
+}
+
+u64 node_new(const struct peer *p, u64 cookie)
+{
+	struct bus1_cmd_node cmd = { .cookie = cookie };
+
+	OK(node_create(p, &cmd));
+	NE(cmd.id, 0);
+	EQ(cmd.cookie, cookie);
+	return cmd.id;
+}
+
+int ids_cmd(const struct peer *p, unsigned long cmd, u64 flags, const u64 *ids, u32 n)
+{
+	struct bus1_cmd_ids arg = { .flags = flags, .ids = PTR(ids), .n_ids = n };
+
+	return raw(p, cmd, &arg);
+}
+
+int destroy(const struct peer *p, u64 id)
+{
+	return ids_cmd(p, BUS1_CMD_NODE_DESTROY, 0, &id, 1);
+}
+
+int destroy_unused(const struct peer *p, u64 id)
+{
+	return ids_cmd(p, BUS1_CMD_NODE_DESTROY, BUS1_DESTROY_UNUSED, &id, 1);
+}
+
+int release(const struct peer *p, u64 id)
+{
+	return ids_cmd(p, BUS1_CMD_HANDLE_RELEASE, 0, &id, 1);
+}
+
+int slice_release(const struct peer *p, u64 id)
+{
+	return ids_cmd(p, BUS1_CMD_SLICE_RELEASE, 0, &id, 1);
+}
+
+int transfer(const struct peer *from, const struct peer *to, u64 flags,
+	     const u64 *ids, u64 *out, u32 n)
+{
+	struct bus1_cmd_transfer cmd = {
+		.flags = flags,
+		.ids = PTR(ids),
+		.out = PTR(out),
+		.n_ids = n,
+		.peer_fd = to->fd,
+	};
+
+	return raw(from, BUS1_CMD_HANDLE_TRANSFER, &cmd);
+}
+
+u64 grant(const struct peer *from, u64 id, const struct peer *to)
+{
+	u64 out = 0;
+
+	OK(transfer(from, to, 0, &id, &out, 1));
+	NE(out, 0);
+	return out;
+}
+
+int send_cmd(const struct peer *p, struct bus1_cmd_send *cmd)
+{
+	return raw(p, BUS1_CMD_SEND, cmd);
+}
+
+int send_data(const struct peer *p, u64 dest, const void *data, size_t len)
+{
+	struct bus1_cmd_send cmd = { .dest = dest, .data = len ? PTR(data) : 0, .len = len };
+
+	return send_cmd(p, &cmd);
+}
+
+int send_str(const struct peer *p, u64 dest, const char *text)
+{
+	return send_data(p, dest, text, strlen(text));
+}
+
+int send_ids(const struct peer *p, u64 dest, const u64 *ids, u32 n)
+{
+	struct bus1_pass pass[BUS1_MAX_HANDLES] = {};
+	struct bus1_cmd_send cmd = { .dest = dest, .handles = PTR(pass), .n_handles = n };
+
+	LE(n, BUS1_MAX_HANDLES);
+	for (u32 i = 0; i < n; i++)
+		pass[i].id = ids[i];
+	return send_cmd(p, &cmd);
+}
+
+int send_id(const struct peer *p, u64 dest, u64 id)
+{
+	return send_ids(p, dest, &id, 1);
+}
+
+int send_many(const struct peer *p, u64 flags, const u64 *dests, u32 n_dests,
+	      s32 *errors, const char *text)
+{
+	struct bus1_cmd_send cmd = {
+		.flags = flags,
+		.dests = PTR(dests),
+		.n_dests = n_dests,
+		.errors = PTR(errors),
+		.data = PTR(text),
+		.len = strlen(text),
+	};
+
+	return send_cmd(p, &cmd);
+}
+
+int recv_cmd(const struct peer *p, struct bus1_cmd_recv *cmd)
+{
+	return raw(p, BUS1_CMD_RECV, cmd);
+}
+
+static int recv_one(const struct peer *p, struct in *in, u64 flags, u64 deadline)
+{
+	struct bus1_cmd_recv cmd = {
+		.flags = flags,
+		.deadline = deadline,
+		.msgs = PTR(&in->m),
+		.buf = PTR(in->buf),
+		.n_msgs = 1,
+		.msg_size = sizeof(in->m),
+		.buf_size = sizeof(in->buf),
+	};
+	int r = recv_cmd(p, &cmd);
+
+	if (r)
+		return r;
+	EQ(cmd.n_msgs, 1);
+	LE(cmd.buf_used, cmd.buf_size);
+	EQ(in->m.offset % 8, 0);
+	if (in->m.slice) {
+		if (p->pool)
+			LE(in->m.offset + in->m.len, p->pool_size);
+		in->data = p->pool ? p->pool + in->m.offset : NULL;
+	} else {
+		LE(in->m.offset + in->m.len, cmd.buf_used);
+		in->data = (u8 *)in->buf + in->m.offset;
+	}
+	if (in->m.n_handles) {
+		EQ(in->m.handles % 8, 0);
+		LE(in->m.handles + in->m.n_handles * sizeof(*in->h), cmd.buf_used);
+	}
+	in->h = (void *)((u8 *)in->buf + in->m.handles);
+	return 0;
+}
+
+int recv_now(const struct peer *p, struct in *in)
+{
+	return recv_one(p, in, BUS1_RECV_NONBLOCK, 0);
+}
+
+int recv_wait(const struct peer *p, struct in *in)
+{
+	return recv_one(p, in, 0, test_deadline(40));
+}
+
+int drop_now(const struct peer *p, struct bus1_msg *m)
+{
+	struct bus1_cmd_recv cmd = {
+		.flags = BUS1_RECV_NONBLOCK | BUS1_RECV_DROP,
+		.msgs = PTR(m),
+		.n_msgs = 1,
+		.msg_size = sizeof(*m),
+	};
+
+	return recv_cmd(p, &cmd);
+}
+
+u32 poll_now(const struct peer *p)
+{
+	struct pollfd pfd = {
+		.fd = p->fd,
+		.events = POLLIN | POLLRDNORM | POLLOUT | POLLWRNORM | POLLPRI | POLLRDHUP,
+	};
+
+	OK(SYS(poll(&pfd, 1, 0)));
+	return (u32)pfd.revents;
+}
+
+bool readable(const struct peer *p)
+{
+	return poll_now(p) & POLLIN;
+}
+
+#define FAILED(...) test_fail(file, line, __VA_ARGS__)
+
+static const char *type_name(u32 type)
+{
+	switch (type) {
+	case BUS1_MSG_DATA: return "DATA";
+	case BUS1_MSG_NODE_DEAD: return "NODE_DEAD";
+	case BUS1_MSG_NODE_UNUSED: return "NODE_UNUSED";
+	default: return "a type unknown";
+	}
+}
+
+static void got(const char *file, int line, const struct peer *p, struct in *in,
+		u32 type, u64 id)
+{
+	int r = recv_now(p, in);
+
+	if (r)
+		FAILED("%s of %#llx expected, receiving failed: %s", type_name(type),
+		       (unsigned long long)id, strerrorname_np(-r));
+	if (in->m.type != type || in->m.id != id)
+		FAILED("%s of %#llx expected, got %s of %#llx", type_name(type),
+		       (unsigned long long)id, type_name(in->m.type),
+		       (unsigned long long)in->m.id);
+	if (in->m.flags)
+		FAILED("%s has flags %#x", type_name(type), in->m.flags);
+}
+
+void got_text(const char *file, int line, const struct peer *p, u64 node, const char *text)
+{
+	size_t n = strlen(text);
+	struct in in;
+
+	got(file, line, p, &in, BUS1_MSG_DATA, node);
+	if (in.m.len != n || memcmp(in.data, text, n))
+		FAILED("\"%s\" expected, got \"%.*s\"", text, (int)in.m.len,
+		       (const char *)in.data);
+	if (in.m.n_handles)
+		FAILED("%u handles with \"%s\"", in.m.n_handles, text);
+	if (in.m.slice && slice_release(p, in.m.slice))
+		FAILED("the slice of \"%s\" can not be given back", text);
+}
+
+void got_notice(const char *file, int line, const struct peer *p, u32 type, u64 id,
+		u64 seq, bool has_seq)
+{
+	struct in in;
+
+	got(file, line, p, &in, type, id);
+	if (in.m.len || in.m.slice || in.m.n_handles)
+		FAILED("a notice with %llu bytes, slice %llu, %u handles",
+		       (unsigned long long)in.m.len, (unsigned long long)in.m.slice,
+		       in.m.n_handles);
+	if (has_seq && in.m.seq != seq)
+		FAILED("seq %llu expected, got %llu", (unsigned long long)seq,
+		       (unsigned long long)in.m.seq);
+}
+
+void got_ids(const char *file, int line, const struct peer *p, u64 node, u64 *ids, u32 n)
+{
+	struct in in;
+
+	got(file, line, p, &in, BUS1_MSG_DATA, node);
+	if (in.m.len || in.m.n_handles != n)
+		FAILED("0 bytes and %u handles expected, got %llu and %u", n,
+		       (unsigned long long)in.m.len, in.m.n_handles);
+	for (u32 i = 0; i < n; i++) {
+		if (!in.h[i].id)
+			FAILED("handle %u of %u has the id 0", i, n);
+		ids[i] = in.h[i].id;
+	}
+}
+
+u64 got_id(const char *file, int line, const struct peer *p, u64 node)
+{
+	u64 id;
+
+	got_ids(file, line, p, node, &id, 1);
+	return id;
+}
+
+void same_info(const char *file, int line, const char *what, const struct peer *p,
+	       const struct bus1_cmd_info *before)
+{
+	struct bus1_cmd_info now = peer_info(p);
+
+#define SAME(field)								\
+	do {									\
+		if (now.field != before->field)					\
+			FAILED("%s: " #field " was %llu, is %llu", what,	\
+			       (unsigned long long)before->field,		\
+			       (unsigned long long)now.field);			\
+	} while (0)
+	SAME(flags);
+	SAME(pool_size);
+	SAME(pool_used);
+	SAME(n_nodes);
+	SAME(n_handles);
+	SAME(n_queued);
+	SAME(n_slices);
+	SAME(max_inline);
+#undef SAME
+}
+
+static u8 *map_pages(size_t n, int prot)
+{
+	u8 *p = mmap(NULL, n * page_size(), prot, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		FAIL("mmap: %s", strerrorname_np(errno));
+	return p;
+}
+
+void *edge_alloc(size_t n)
+{
+	size_t pages = (n + page_size() - 1) / page_size();
+	u8 *p = map_pages(pages + 1, PROT_READ | PROT_WRITE);
+
+	OK(SYS(mprotect(p + pages * page_size(), page_size(), PROT_NONE)));
+	return p + pages * page_size() - n;
+}
+
+u8 *half_page_pair(void)
+{
+	return (u8 *)edge_alloc(page_size());
+}
+
+void *read_only(const void *data, size_t n)
+{
+	u8 *p = map_pages(1, PROT_READ | PROT_WRITE);
+
+	LE(n, page_size());
+	memcpy(p, data, n);
+	OK(SYS(mprotect(p, page_size(), PROT_READ)));
+	return p;
+}
+
+/* A pipe takes what can be read and says EFAULT of the rest: no signals. */
+bool page_readable(const void *addr, u8 *page)
+{
+	int fds[2];
+	ssize_t r;
+
+	OK(SYS(pipe2(fds, O_CLOEXEC)));
+	r = write(fds[1], addr, page_size());
+	if (r < 0)
+		EQ(errno, EFAULT);
+	else
+		EQ(r, page_size());
+	if (r > 0)
+		EQ(read(fds[0], page, page_size()), page_size());
+	close(fds[0]);
+	close(fds[1]);
+	return r > 0;
+}
+
+void fill(void *buf, size_t n, u64 seed)
+{
+	u8 *p = buf;
+
+	for (size_t i = 0; i < n; i++) {
+		seed = seed * 6364136223846793005ULL + 1442695040888963407ULL;
+		p[i] = (u8)(seed >> 56);
+	}
+}

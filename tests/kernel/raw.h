@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The commands of <linux/bus1.h> with as little around them as a test can
+ * bear. What returns int returns 0 or -errno; what returns anything else fails
+ * the test if it fails.
+ */
+#ifndef BUS1_TEST_RAW_H
+#define BUS1_TEST_RAW_H
+
+#include "../test.h"
+
+#include <linux/bus1.h>
+
+typedef uint8_t u8;
+typedef uint32_t u32;
+typedef int32_t s32;
+typedef uint64_t u64;
+
+/* A pointer as the ABI wants it. */
+#define PTR(p) ((u64)(uintptr_t)(p))
+
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+
+/*
+ * A peer. `pool` is the first mapping, or NULL; nothing is mapped if peer_new()
+ * was given 0.
+ */
+struct peer {
+	int fd;
+	const u8 *pool;
+	size_t pool_size;
+};
+
+struct peer peer_new(size_t pool_size);
+void peer_close(struct peer *p);
+const u8 *pool_map(int fd, size_t size);
+struct bus1_cmd_info peer_info(const struct peer *p);
+
+/* One command. With another size of its struct: raw_sized(). */
+int raw(const struct peer *p, unsigned long cmd, void *arg);
+int raw_sized(const struct peer *p, unsigned long cmd, size_t size, void *arg);
+
+u64 node_new(const struct peer *p, u64 cookie);
+int node_create(const struct peer *p, struct bus1_cmd_node *cmd);
+
+/* The commands that take an array of ids, with many or one. */
+int ids_cmd(const struct peer *p, unsigned long cmd, u64 flags, const u64 *ids, u32 n);
+int destroy(const struct peer *p, u64 id);
+int destroy_unused(const struct peer *p, u64 id);
+int release(const struct peer *p, u64 id);
+int slice_release(const struct peer *p, u64 id);
+
+/* HANDLE_TRANSFER. grant() copies one, and returns the id it has in `to`. */
+int transfer(const struct peer *from, const struct peer *to, u64 flags,
+	     const u64 *ids, u64 *out, u32 n);
+u64 grant(const struct peer *from, u64 id, const struct peer *to);
+
+/* SEND in its usual forms. */
+int send_cmd(const struct peer *p, struct bus1_cmd_send *cmd);
+int send_data(const struct peer *p, u64 dest, const void *data, size_t len);
+int send_str(const struct peer *p, u64 dest, const char *text);
+int send_ids(const struct peer *p, u64 dest, const u64 *ids, u32 n);
+int send_id(const struct peer *p, u64 dest, u64 id);
+int send_many(const struct peer *p, u64 flags, const u64 *dests, u32 n_dests,
+	      s32 *errors, const char *text);
+
+/* What one RECV gave: data and h[] point into the pool or into buf. */
+struct in {
+	struct bus1_msg m;
+	const u8 *data;
+	const struct bus1_handle *h;
+	u64 buf[1024];
+};
+
+int recv_cmd(const struct peer *p, struct bus1_cmd_recv *cmd);
+/* One message: without waiting; waiting up to a deadline of many seconds. */
+int recv_now(const struct peer *p, struct in *in);
+int recv_wait(const struct peer *p, struct in *in);
+int drop_now(const struct peer *p, struct bus1_msg *m);
+
+/* EPOLL* bits that poll says now. */
+u32 poll_now(const struct peer *p);
+bool readable(const struct peer *p);
+
+/*
+ * What comes next, without waiting. Each takes it off the queue; got_text()
+ * gives back a slice, too.
+ */
+#define NOTHING(p) ERR(recv_now(p, &(struct in){}), EAGAIN)
+#define GOT_TEXT(p, node, text) got_text(__FILE__, __LINE__, p, node, text)
+#define GOT_DEAD(p, handle)						\
+	got_notice(__FILE__, __LINE__, p, BUS1_MSG_NODE_DEAD, handle, 0, false)
+#define GOT_UNUSED(p, node, seq)					\
+	got_notice(__FILE__, __LINE__, p, BUS1_MSG_NODE_UNUSED, node, seq, true)
+/* A message without text; the ids of its handles are stored. */
+#define GOT_IDS(p, node, ids, n) got_ids(__FILE__, __LINE__, p, node, ids, n)
+#define GOT_ID(p, node) got_id(__FILE__, __LINE__, p, node)
+
+void got_text(const char *file, int line, const struct peer *p, u64 node, const char *text);
+void got_notice(const char *file, int line, const struct peer *p, u32 type, u64 id,
+		u64 seq, bool has_seq);
+void got_ids(const char *file, int line, const struct peer *p, u64 node, u64 *ids, u32 n);
+u64 got_id(const char *file, int line, const struct peer *p, u64 node);
+
+/*
+ * That a peer is as it was: `before` is from peer_info(). Pages that back the
+ * pool may have been added.
+ */
+#define SAME_INFO(p, before) same_info(__FILE__, __LINE__, #p, p, before)
+void same_info(const char *file, int line, const char *what, const struct peer *p,
+	       const struct bus1_cmd_info *before);
+
+/*
+ * Memory with an edge: `n` bytes (rounded up to pages, 8-aligned sizes give
+ * aligned addresses) that end where unmapped memory begins.
+ */
+void *edge_alloc(size_t n);
+/* Two pages; the second has no access. */
+u8 *half_page_pair(void);
+/* A page that can be read and not written, with a copy of what is given. */
+void *read_only(const void *data, size_t n);
+
+/* Pages of the mapping that can be read; each, if so, is copied to `page`. */
+bool page_readable(const void *addr, u8 *page);
+
+size_t page_size(void);
+void fill(void *buf, size_t n, u64 seed);
+
+/* Addresses that no user may pass, with the names they have in messages. */
+extern const u64 bad_addresses[];
+extern const size_t n_bad_addresses;
+
+#endif /* BUS1_TEST_RAW_H */
