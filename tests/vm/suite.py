@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Test results: reads the protocol that test programs speak, counts, and tells.
+
+A program prints `ok NAME`, `not ok NAME: why` and `skip NAME: why`; anything
+else it prints is shown if the next result is a failure. A program that dies, or
+fails without saying which test failed, is one failed test by itself."""
+
+import re
+import signal
+import sys
+
+import logcheck
+from steps import is_tty, say
+
+RESULT = re.compile(r"^(ok|not ok|skip) (.+)$")
+KTAP = re.compile(r"^(\s*)(ok|not ok) \d+ (?:- )?(.*?)(?:\s+# (SKIP|skip)\b.*)?$")
+SUBTEST = re.compile(r"^\s+# Subtest: (.*)$")
+KEEP = 200  # lines of a program's output that are kept for a failure
+
+
+class Tally:
+    """The counts of a whole run, and the printing of each failure when it happens."""
+
+    def __init__(self):
+        self.passed, self.skipped, self.failures = 0, 0, []
+        self.skips = []
+
+    def ok(self, _name):
+        self.passed += 1
+
+    def skip(self, name, why=""):
+        self.skipped += 1
+        self.skips.append(f"{name}: {why}" if why else name)
+
+    def fail(self, name, why="", output=()):
+        self.failures.append(f"{name}: {why}" if why else name)
+        say(f"  FAILED {self.failures[-1]}")
+        for line in output:
+            say("    | " + line)
+
+    def check(self, name, good, why="", output=()):
+        if good:
+            self.ok(name)
+        else:
+            self.fail(name, why, output)
+
+    def counts(self):
+        return self.passed, len(self.failures), self.skipped
+
+    def close(self):
+        """The summary, whose last line is the one that machines read. Returns the exit status."""
+        if self.failures:
+            say("")
+            say("failed:")
+            for failure in self.failures:
+                say("  " + failure)
+        if self.skips:
+            say("skipped:")
+            for skip in self.skips:
+                say("  " + skip)
+        sys.stderr.flush()
+        line = f"{self.passed} passed, {len(self.failures)} failed"
+        print(line + (f", {self.skipped} skipped" if self.skipped else ""), flush=True)
+        return 1 if self.failures or not self.passed else 0
+
+
+def ending(status, limit):
+    """What the exit status of a program under timeout(1) means."""
+    if status in (124, 137):
+        return f"did not end within {limit} s"
+    if status > 128:
+        try:
+            return f"killed by {signal.Signals(status - 128).name}"
+        except ValueError:
+            pass
+    return f"exit status {status}"
+
+
+class Reader:
+    """Takes the output of the guest's runner as it comes."""
+
+    def __init__(self, tally, kernel, limit, filters=(), verbose=False):
+        self.tally, self.kernel, self.limit, self.verbose = tally, kernel, limit, verbose
+        self.filters = filters
+        self.rest = b""
+        self.program = None
+        self.output, self.before, self.failed_here = [], (0, 0, 0), False
+        self.programs = 0
+
+    def feed(self, data):
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        for line in lines:
+            self.line(line.decode(errors="replace").rstrip("\r"))
+
+    def line(self, line):
+        if self.verbose:
+            print(line.replace("\x1e", "# "), flush=True)
+        if line.startswith("\x1ebegin "):
+            self.program = line[7:]
+            self.output, self.failed_here = [], False
+            self.before = self.tally.counts()
+            self.programs += 1
+            return
+        if line.startswith("\x1eend "):
+            name, status, milliseconds = line[5:].rsplit(" ", 2)
+            self.end(name, int(status), int(milliseconds))
+            return
+        match = RESULT.match(line)
+        if not match or self.program is None:
+            if line:
+                self.output = (self.output + [line])[-KEEP:]
+            return
+        verdict, rest = match.groups()
+        name, _, why = rest.partition(": ")
+        where = f"{self.kernel} {name}"
+        if verdict == "ok":
+            self.tally.ok(where)
+        elif verdict == "skip":
+            self.tally.skip(where, why)
+        else:
+            self.failed_here = True
+            self.tally.fail(where, why, self.output)
+        self.output = []
+
+    def end(self, name, status, milliseconds):
+        passed, failed, skipped = (a - b for a, b in zip(self.tally.counts(), self.before))
+        if status != 0 and not self.failed_here:
+            self.tally.fail(f"{self.kernel} {name}", ending(status, self.limit), self.output)
+        elif status == 0 and not self.filters and passed + failed + skipped == 0:
+            self.tally.fail(f"{self.kernel} {name}", "ran no test", self.output)
+        if not self.filters or passed + failed + skipped:
+            say(f"    {self.kernel} {name}: {passed} passed" + (f", {failed} failed" if failed else "")
+                + (f", {skipped} skipped" if skipped else "") + f"  {milliseconds / 1000:.1f} s")
+        self.program, self.output = None, []
+
+    def close(self):
+        """No more will come. A program still open is one the machine died under."""
+        if self.rest:
+            self.line(self.rest.decode(errors="replace"))
+            self.rest = b""
+        if self.program is not None:
+            self.tally.fail(f"{self.kernel} {self.program}", "the machine ended while it ran", self.output)
+            self.program = None
+
+
+def kunit(log):
+    """Results of the KUnit tests in a kernel log: (verdict, name), leaves only."""
+    results = []
+    suites = {}
+    for raw in log.split("\n"):
+        line = logcheck.strip(raw)
+        match = SUBTEST.match(line)
+        if match:
+            suites[len(line) - len(line.lstrip())] = match.group(1).strip()
+            continue
+        match = KTAP.match(line)
+        if not match or not match.group(1):
+            continue
+        indent, verdict, name, skipped = match.groups()
+        suite = suites.get(len(indent), "")
+        results.append(("skip" if skipped else verdict, f"{suite}.{name}" if suite else name))
+    return results
+
+
+def progress(tally, step_):
+    """For a step's tick: how far the tests are."""
+    if is_tty():
+        passed, failed, _ = tally.counts()
+        step_.tick(f"{passed} passed, {failed} failed")
