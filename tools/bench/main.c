@@ -92,11 +92,12 @@ static void pin(void)
 static struct plan plan_for(size_t size)
 {
 	unsigned long rounds = opt.rounds / (1 + size / 16384);
+	unsigned long warmup = size > 65536 ? 20 : 200;
 
 	if (rounds < 8)
 		rounds = opt.rounds < 8 ? opt.rounds : 8;
 	return (struct plan){
-		.warmup = size > 65536 ? 20 : 200,
+		.warmup = warmup < 2 * opt.rounds ? warmup : 2 * opt.rounds,
 		.rounds = rounds,
 		.batches = opt.brief ? 5 : 9,
 	};
