@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What the parts of libbus1 share. The layers, each knowing those above it in
+ * this list: idmap; peer (file, pool, ids, kernel commands); handle and node;
+ * message; send; dispatch (receiving and calling back).
+ *
+ * Counting. An object is alive as long as its `refs` is above 0. The step from
+ * 1 to 0 is only ever taken with the peer's lock held, and the object leaves
+ * the peer's map, and the kernel's thing is given back, before the lock is let
+ * go. So whoever finds an object in the map under the lock may take a
+ * reference, and an id that is not in the map has no counts that are ours: what
+ * comes in with that id later is new. Every object also keeps the memory of its
+ * peer (`holds`), so that it can outlive it.
+ *
+ * Order. What the kernel hands out is looked at in the order in which it was
+ * handed out, under the lock: messages lie in `ready` as the kernel wrote them
+ * and are parsed one by one. A notice of death thus never overtakes the message
+ * that brought the handle, though several threads process. Commands that give
+ * or take counts are made under the lock too, and none of them can block. The
+ * only one that blocks is a receive in b1_peer_wait(); it is made without the
+ * lock, by the one thread that set `receiving`.
+ *
+ * Callbacks, and everything that may free user data, run without the lock.
+ */
+#ifndef B1_INTERNAL_H
+#define B1_INTERNAL_H
+
+#include <errno.h>
+#include <linux/bus1.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+
+#include "idmap.h"
+#include "libbus1.h"
+
+#define BATCH		16	/* messages of one receive */
+#define PROCESS_MAX	256	/* no more are received in one process call */
+#define BUF_SIZE	8192	/* holds the largest message of today; grows if need be */
+#define SLICES_MAX	64	/* that wait to be given back with the next receive */
+#define COUNTS_MAX	256	/* that a handle collects before some are given back */
+
+struct b1_peer {
+	atomic_uint refs;	/* of the users; at 0 the peer has ended */
+	atomic_uint holds;	/* of the memory: one for `refs`, one per object */
+	unsigned int generation; /* of the process: see b1__check() */
+	int fd;
+	const uint8_t *pool;
+	size_t pool_size;
+
+	pthread_mutex_t lock;	/* all below */
+	atomic_bool ended;	/* written under the lock */
+	bool receiving;		/* a thread is in a receive that blocks */
+	struct idmap map;	/* id to b1_handle (of nodes too): all that live */
+
+	unsigned int n_slices;	/* to give back */
+	uint64_t slices_len;	/* sum of their payloads, in bytes */
+	uint64_t slices[SLICES_MAX];
+
+	size_t ready_n, ready_next; /* received, and to be parsed next */
+	struct bus1_msg ready[BATCH];
+	uint8_t *buf;
+	uint32_t buf_size;
+};
+
+struct b1_handle {
+	atomic_uint refs;
+	unsigned int counts;	/* in the kernel, ours; of a node: 0 */
+	bool is_node;
+	atomic_bool dead;	/* written under the lock */
+	uint64_t id;
+	b1_peer *peer;		/* its memory is held */
+	b1_watch *watches;	/* under the lock */
+	b1_handle *next_gone;	/* in a list of those whose refs reached 0 */
+};
+
+struct b1_node {
+	b1_handle handle;	/* must be first: is_node tells */
+	b1_message_fn handler;
+	void *userdata;
+	b1_unused_fn unused;	/* under the lock, as destroy */
+	b1_destroy_fn destroy;
+};
+
+struct b1_message {
+	atomic_uint refs;
+	b1_peer *peer;		/* its memory, and so the pool, is held */
+	uint64_t slice;		/* 0: the payload is in this object */
+	const void *data;
+	size_t size;
+	size_t n_handles;
+	b1_handle *handles[];	/* n_handles, then the payload if it is here */
+};
+
+/*
+ * peer.c
+ */
+
+/* 0, -ECHILD in a forked child, or -ESHUTDOWN. */
+int b1__check(const b1_peer *peer);
+bool b1__forked(const b1_peer *peer);
+b1_peer *b1__hold(b1_peer *peer);
+void b1__drop(b1_peer *peer);
+/* ioctl() with its errno as the result. */
+int b1__command(b1_peer *peer, unsigned long command, void *argument);
+
+/*
+ * Give back counts of handles, nodes or slices, by the command. Where it is
+ * refused for all it is done one by one: nobody is there to be told of an
+ * error, and what is right should not suffer for what is wrong. Locked.
+ */
+void b1__give_back(b1_peer *peer, unsigned long command, const uint64_t *ids, size_t n);
+
+static inline void b1__lock(b1_peer *peer)
+{
+	pthread_mutex_lock(&peer->lock);
+}
+
+static inline void b1__unlock(b1_peer *peer)
+{
+	pthread_mutex_unlock(&peer->lock);
+}
+
+static inline void b1__ref(atomic_uint *refs)
+{
+	atomic_fetch_add_explicit(refs, 1, memory_order_relaxed);
+}
+
+/* Take one off and return true, unless it is the last. */
+static inline bool b1__unref_unless_last(atomic_uint *refs)
+{
+	unsigned int n = atomic_load_explicit(refs, memory_order_relaxed);
+
+	while (n > 1)
+		if (atomic_compare_exchange_weak_explicit(refs, &n, n - 1, memory_order_release,
+							  memory_order_relaxed))
+			return true;
+	return false;
+}
+
+/* Take one off; true if it was the last, and then all that was done before is seen. */
+static inline bool b1__unref(atomic_uint *refs)
+{
+	return atomic_fetch_sub_explicit(refs, 1, memory_order_acq_rel) == 1;
+}
+
+/*
+ * handle.c
+ */
+
+/* A handle object with one reference and no id, known to nobody; or NULL. */
+b1_handle *b1__handle_alloc(b1_peer *peer);
+/* Undo b1__handle_alloc(). Accepts NULL. */
+void b1__handle_free(b1_handle *handle);
+/*
+ * Account for a count of `id` that the kernel has just given. Returns the
+ * object of that id with a reference: one that exists, or *spare (made by
+ * b1__handle_alloc() and then set to NULL), for which there must be room in the
+ * map. Locked.
+ */
+b1_handle *b1__handle_arrived(b1_peer *peer, uint64_t id, b1_handle **spare);
+/* Take off a reference from each, all of one peer. */
+void b1__handles_unref(b1_peer *peer, b1_handle *const *handles, size_t n);
+/* Call the watches. Returns the first negative result. Not locked. */
+int b1__handle_call_watches(b1_handle *handle);
+
+static inline b1_handle *b1__find(b1_peer *peer, uint64_t id)
+{
+	return b1__idmap_find(&peer->map, id);
+}
+
+static inline b1_node *b1__node(b1_handle *handle)
+{
+	return handle->is_node ? (b1_node *)handle : NULL;
+}
+
+/* node.c: nothing refers to it any more; call destroy. Not locked. */
+void b1__node_finish(b1_node *node);
+
+/*
+ * message.c
+ */
+
+/* Make a message of what was received. 0, or -ENOMEM without effect. Locked. */
+int b1__message_new(b1_peer *peer, b1_message **messagep, const struct bus1_msg *msg,
+		    const uint8_t *buf);
+/*
+ * As b1_message_unref(), but the slice may wait for the next receive: for who
+ * will receive, or flush, soon.
+ */
+void b1__message_unref_soon(b1_message *message);
+/* Give back the slices that wait. Locked. */
+void b1__flush_slices(b1_peer *peer);
+
+#endif /* B1_INTERNAL_H */

@@ -1,0 +1,330 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * libbus1: objects for bus1, the capability-based IPC of Linux.
+ *
+ * A *peer* is this program's end of bus1: an open file of /dev/bus1 and a pool
+ * of memory for what it receives. A *node* is an object that the peer owns and
+ * others may talk to: a handler that is called with each message sent to it. A
+ * *handle* is a reference to a node, of another peer or one's own; to hold it
+ * is the right to send to the node, and the only way to get one is to be given
+ * it in a message, or at the start. A *message* is what was received: bytes,
+ * read where the kernel put them, and handles. libbus1(3) has the whole story
+ * and an example; bus1(7) has the semantics.
+ *
+ * Ownership (LIB-1): all four are opaque and counted. A function that makes an
+ * object stores it by its out-parameter, with one reference that is the
+ * caller's; x_ref() adds one, x_unref() takes one back, accepts NULL and
+ * returns NULL. Getters return borrowed objects, good for as long as what they
+ * were got from. The kernel follows the objects' lives (LIB-2): with its last
+ * reference a node is destroyed, a handle released, a message's memory and
+ * handles given back, and a peer ends. Handles and nodes that outlive their
+ * peer stay valid, and every call on them fails with -ESHUTDOWN.
+ *
+ * Errors: functions that can fail return 0 (or a count, where said) or a
+ * negative errno, and then changed nothing and stored nothing. Nothing here
+ * aborts, prints, installs signal handlers or starts threads. Any function may
+ * also fail with -ENOMEM, with -EINVAL where an argument makes no sense, with
+ * -ESHUTDOWN when the peer has ended, and with -ECHILD after fork().
+ *
+ * Threads: all functions may be called from any thread at any time, with
+ * references that the calling thread holds or borrows. Several threads may
+ * process one peer: each message is handed to one of them, and messages to one
+ * node may then run concurrently. Callbacks are called with no lock held, and
+ * may call everything, b1_peer_process() included; they may drop the last
+ * reference to the object that they are called for.
+ *
+ * fork(): the child shares the peer's file with its parent, and must not use
+ * the library's objects: every call fails with -ECHILD, and unref does nothing.
+ * What a child process should have is put in a peer of its own, see
+ * b1_handle_transfer_fd().
+ */
+#ifndef LIBBUS1_H
+#define LIBBUS1_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/uio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#pragma GCC visibility push(default)
+
+typedef struct b1_peer b1_peer;
+typedef struct b1_node b1_node;
+typedef struct b1_handle b1_handle;
+typedef struct b1_message b1_message;
+typedef struct b1_watch b1_watch;
+
+/*
+ * Callbacks. What an int one returns, if negative, is returned by the
+ * b1_peer_process() that called it; 0 and positive values are ignored.
+ */
+
+/* A message for `node`. It is the caller's; take a reference to keep it. */
+typedef int (*b1_message_fn)(b1_node *node, b1_message *message, void *userdata);
+/* The last handle to `node` is gone from all other peers. */
+typedef int (*b1_unused_fn)(b1_node *node, void *userdata);
+/* The node behind `handle` is gone. */
+typedef int (*b1_dead_fn)(b1_handle *handle, void *userdata);
+/* Nothing will be called with this userdata any more. */
+typedef void (*b1_destroy_fn)(void *userdata);
+
+/*
+ * Peers (OBJ-1)
+ */
+
+#define B1_DEVICE "/dev/bus1"
+
+/* Size of a pool, in bytes, that is right for most; memory is taken as needed. */
+#define B1_POOL_DEFAULT ((size_t)0)
+
+/*
+ * Make a peer. `pool_size` bounds the payloads that it can hold at a time, in
+ * bytes (MSG-3, MSG-4).
+ *
+ * -ENOENT, -EACCES, ... as open() of B1_DEVICE; -EINVAL: pool_size is above
+ * the kernel's bound (256 MiB).
+ */
+int b1_peer_new(b1_peer **peerp, size_t pool_size);
+/*
+ * Make a peer of a file of B1_DEVICE that was opened or inherited (OBJ-13). If
+ * it has a pool already that one is mapped and `pool_size` is ignored. `fd` is
+ * the peer's on success (close-on-exec is set), the caller's on failure.
+ *
+ * -EBADF, -EMEDIUMTYPE: fd is not an open file, or no file of bus1.
+ */
+int b1_peer_new_from_fd(b1_peer **peerp, int fd, size_t pool_size);
+
+b1_peer *b1_peer_ref(b1_peer *peer);
+/*
+ * The last one ends the peer: its nodes die, its handles are released. The
+ * descriptor is closed, and the pool unmapped, once its objects are gone too.
+ */
+b1_peer *b1_peer_unref(b1_peer *peer);
+
+/*
+ * For event loops (LIB-3): poll the descriptor for the events, at most until
+ * the deadline, then process. The deadline is absolute, in ns of
+ * CLOCK_MONOTONIC; 0: do not wait at all; UINT64_MAX: there is none. It has
+ * to be asked for before each wait. Closing the descriptor or changing its
+ * flags is not allowed; using it in ioctl() is at one's own risk.
+ */
+int b1_peer_get_fd(b1_peer *peer);
+int b1_peer_get_events(b1_peer *peer); /* a mask for poll(), as EPOLLIN */
+int b1_peer_get_timeout(b1_peer *peer, uint64_t *deadlinep);
+
+/*
+ * Receive what is there, up to a bound of some hundred, and call the handlers
+ * and callbacks that it is for. Never blocks (but for the callbacks).
+ *
+ * Returns how many messages and notices were processed: 0 if nothing was
+ * there, for example because another thread took it; or what a callback
+ * returned that was negative (those before it have been processed, those after
+ * it will be by the next call), or an error of its own. On -ENOMEM nothing is
+ * lost either: call again.
+ */
+int b1_peer_process(b1_peer *peer);
+
+/*
+ * Wait until there is something to process, or until `deadline` (as above).
+ * Returns 1, or 0 at the deadline. -EINTR: a signal handler ran.
+ */
+int b1_peer_wait(b1_peer *peer, uint64_t deadline);
+
+/*
+ * Nodes (OBJ-2)
+ */
+
+/*
+ * Make a node. `handler` is called, with `userdata`, for each message to it;
+ * NULL: messages are dropped.
+ *
+ * -EDQUOT: the peer has as many nodes as it may have.
+ */
+int b1_node_new(b1_peer *peer, b1_node **nodep, b1_message_fn handler, void *userdata);
+b1_node *b1_node_ref(b1_node *node);
+/*
+ * The last one destroys the node, as b1_node_destroy(). A handler that runs in
+ * another thread at that time holds a reference while it does: `userdata` has
+ * to stay until the destroy callback says that it is no longer needed.
+ */
+b1_node *b1_node_unref(b1_node *node);
+
+/*
+ * Set the callback for when the node has lost its last user (OBJ-10). It may
+ * have users again by the time it is called: see B1_NODE_UNUSED. To be set
+ * before the node is passed on; NULL: none.
+ */
+int b1_node_set_unused(b1_node *node, b1_unused_fn unused);
+/* Set what is called once nothing else will be, when the node object goes. */
+int b1_node_set_destroy(b1_node *node, b1_destroy_fn destroy);
+void *b1_node_get_userdata(b1_node *node);
+/*
+ * The handle of this very node, to pass it on or send to it. It *is* the node:
+ * a reference to one is a reference to the other.
+ */
+b1_handle *b1_node_get_handle(b1_node *node);
+
+/*
+ * End the node: every holder of a handle is told (OBJ-8). No handler of it is
+ * called after this returns, but for those that run in other threads already.
+ * The object stays until its last reference. Watches of the node's own handle
+ * are called before it returns, and what they return is ignored.
+ *
+ * -EBUSY: with B1_NODE_UNUSED, the node has users, or is on its way to one.
+ * -EHOSTUNREACH: it was destroyed before.
+ */
+int b1_node_destroy(b1_node *node, unsigned int flags);
+#define B1_NODE_UNUSED (1U << 0) /* only if it has no users */
+
+/*
+ * Handles (OBJ-3, OBJ-4)
+ *
+ * Within a peer a node has one handle object, however often it is received,
+ * for as long as someone holds a reference to it: handles can be compared by
+ * address. A handle to a node of the peer's own is that node's.
+ */
+
+b1_handle *b1_handle_ref(b1_handle *handle);
+/* The last one releases it. Its owner may be told that the node is unused. */
+b1_handle *b1_handle_unref(b1_handle *handle);
+
+/* The node that this is the handle of, if it is of the same peer; or NULL. */
+b1_node *b1_handle_get_node(b1_handle *handle);
+/* The kernel's id of it in its peer, never 0. */
+uint64_t b1_handle_get_id(b1_handle *handle);
+/* Nonzero once it is known that the node is gone. It never comes back. */
+int b1_handle_is_dead(b1_handle *handle);
+
+/*
+ * Take over a handle that the peer has, but no object of this process stands
+ * for, for example one put into it by b1_handle_transfer_fd(). To be done
+ * once for each, and before the peer is processed, lest a notice about it is
+ * missed.
+ *
+ * -ENXIO: the peer has no such handle. -EPERM: it is a node.
+ */
+int b1_handle_from_id(b1_peer *peer, b1_handle **handlep, uint64_t id);
+
+/*
+ * Give another peer a handle to the same node (OBJ-13). The first form is for
+ * two peers of this process; the handle may be the node's own again, if `peer`
+ * owns it. The second is for a peer that is meant for another process: only
+ * the descriptor is here, and the id goes along by argument or environment to
+ * where b1_handle_from_id() takes it over.
+ *
+ * -ENXIO: the handle is of a node of one's own that was destroyed.
+ * -EDQUOT: the peer has as many handles as it may have.
+ * -EBADF, -EMEDIUMTYPE: peer_fd is not an open file, or no file of bus1.
+ */
+int b1_handle_transfer(b1_handle *handle, b1_peer *peer, b1_handle **handlep);
+int b1_handle_transfer_fd(b1_handle *handle, int peer_fd, uint64_t *idp);
+
+/*
+ * Be told, once, when the node dies (OBJ-10). The watch does not keep the
+ * handle: it ends with it. If watchp is NULL it ends with the handle only.
+ *
+ * -EHOSTUNREACH: it is dead already; the callback will not be called.
+ */
+int b1_handle_watch(b1_handle *handle, b1_watch **watchp, b1_dead_fn dead, void *userdata);
+/* Set what is called once the watch is gone and its callback not running. */
+int b1_watch_set_destroy(b1_watch *watch, b1_destroy_fn destroy);
+/*
+ * End a watch. The callback is not called after this returns, unless it runs
+ * in another thread already. Accepts NULL, returns NULL.
+ */
+b1_watch *b1_watch_free(b1_watch *watch);
+
+/*
+ * Sending (MSG-1, MSG-2)
+ */
+
+/*
+ * What to send. Set it to zero first, by an initializer: what is not set is
+ * not used, and the struct will grow at its end. All is copied before the
+ * call returns; nothing in it changes hands.
+ */
+typedef struct b1_outgoing {
+	uint64_t flags;		    /* B1_SEND_* */
+	const void *data;	    /* the payload, if n_iov is 0 */
+	size_t size;		    /* bytes of it */
+	const struct iovec *iov;    /* the parts of the payload otherwise */
+	size_t n_iov;		    /* up to 1024 */
+	b1_handle *const *handles;  /* to send along: each arrives as a handle */
+	size_t n_handles;	    /* up to 253 */
+} b1_outgoing;
+
+/* With many destinations: those get it that can; fail only if none does. */
+#define B1_SEND_PARTIAL (UINT64_C(1) << 0)
+
+/*
+ * Send to one or many handles, at one instant; either all get it or none. All
+ * of `to` and of what is sent along must be of one peer. errors[n_to], if not
+ * NULL, gets 0 or a negative errno for each destination, also on failure.
+ *
+ * -EHOSTUNREACH  the node is gone
+ * -EAGAIN	  the receiver has no room now: try again later
+ * -EMSGSIZE	  a count or size is too high, or the payload is larger than
+ *		  the receiver's pool
+ * -EDQUOT	  the receiver has as many handles as it may have
+ * -ENXIO	  a handle sent along is of a node of one's own that was destroyed
+ * -EXDEV	  the handles are not all of one peer
+ * -EFAULT	  the payload is not readable
+ * -E2BIG	  the struct is of a newer library, and asks for what this one
+ *		  does not know
+ */
+int b1_send_sized(b1_handle *const *to, size_t n_to, const b1_outgoing *outgoing,
+		  size_t outgoing_size, int *errors);
+
+static inline int b1_send(b1_handle *to, const b1_outgoing *outgoing)
+{
+	return b1_send_sized(&to, 1, outgoing, sizeof(*outgoing), NULL);
+}
+
+static inline int b1_multicast(b1_handle *const *to, size_t n_to, const b1_outgoing *outgoing,
+			       int *errors)
+{
+	return b1_send_sized(to, n_to, outgoing, sizeof(*outgoing), errors);
+}
+
+/* The plain case: bytes, and up to one handle (which may be NULL). */
+int b1_send_bytes(b1_handle *to, const void *data, size_t size, b1_handle *along);
+
+/*
+ * Messages (MSG-3)
+ */
+
+b1_message *b1_message_ref(b1_message *message);
+/* The last one gives back its memory and its references to handles. */
+b1_message *b1_message_unref(b1_message *message);
+/*
+ * The payload, in place: in the pool if it is large, else in the message. It
+ * is read-only, aligned to 8, does not change, and is good as long as the
+ * message, even if the peer has ended. Never NULL. sizep may be NULL.
+ */
+const void *b1_message_get_data(b1_message *message, size_t *sizep);
+size_t b1_message_get_n_handles(b1_message *message);
+/* The handle of that index, from 0; NULL if it is too high. */
+b1_handle *b1_message_get_handle(b1_message *message, size_t index);
+
+/*
+ * For __attribute__((cleanup)): B1_CLEANUP(peer) b1_peer *peer = NULL;
+ */
+static inline void b1_peer_unrefp(b1_peer **p) { b1_peer_unref(*p); }
+static inline void b1_node_unrefp(b1_node **p) { b1_node_unref(*p); }
+static inline void b1_handle_unrefp(b1_handle **p) { b1_handle_unref(*p); }
+static inline void b1_message_unrefp(b1_message **p) { b1_message_unref(*p); }
+static inline void b1_watch_freep(b1_watch **p) { b1_watch_free(*p); }
+
+#define B1_CLEANUP(kind) __attribute__((__cleanup__(b1_##kind##_unrefp)))
+#define B1_CLEANUP_WATCH __attribute__((__cleanup__(b1_watch_freep)))
+
+#pragma GCC visibility pop
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif /* LIBBUS1_H */
