@@ -16,7 +16,7 @@ CHECKOUT = os.path.dirname(os.path.dirname(HERE))
 RECIPE = "1"
 
 PACKAGES = """
-    base-files bash coreutils util-linux mount procps strace bubblewrap jq kmod grep sed mawk
+    base-files bash dash coreutils util-linux mount procps strace bubblewrap jq kmod grep sed mawk
     findutils diffutils hostname ncurses-base libc-bin libc6-i386 liburing2 busybox-static
 """.split()
 SKIP = ("/usr/share/doc", "/usr/share/man", "/usr/share/locale", "/usr/share/info",

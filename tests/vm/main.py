@@ -281,7 +281,8 @@ def main(argv):
             raise Failure(f"unknown command {command}", hint="see ./dev --help")
         vm.sweep()
         status = COMMANDS[command](Session(command, options), rest)
-        say(f"  {command}: {duration(time.monotonic() - start)}")
+        if command != "test":  # whose last line is the count
+            say(f"  {command}: {duration(time.monotonic() - start)}")
         return status
     except Failure as failure:
         steps.report(failure)

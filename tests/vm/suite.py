@@ -44,6 +44,9 @@ class Tally:
         else:
             self.fail(name, why, output)
 
+    def note(self, text):
+        say(text)
+
     def counts(self):
         return self.passed, len(self.failures), self.skipped
 
@@ -129,8 +132,9 @@ class Reader:
         elif status == 0 and not self.filters and passed + failed + skipped == 0:
             self.tally.fail(f"{self.kernel} {name}", "ran no test", self.output)
         if not self.filters or passed + failed + skipped:
-            say(f"    {self.kernel} {name}: {passed} passed" + (f", {failed} failed" if failed else "")
-                + (f", {skipped} skipped" if skipped else "") + f"  {milliseconds / 1000:.1f} s")
+            self.tally.note(f"    {self.kernel} {name}: {passed} passed"
+                            + (f", {failed} failed" if failed else "")
+                            + (f", {skipped} skipped" if skipped else "") + f"  {milliseconds / 1000:.1f} s")
         self.program, self.output = None, []
 
     def close(self):

@@ -2,12 +2,12 @@
 /*
  * Does on request what a kernel must complain about, so that the checker of the
  * kernel log can be tested against real reports: the name of a fault written to
- * /sys/kernel/debug/bus1_faults is committed there and then, by the writer.
+ * /dev/bus1_faults is committed there and then, by the writer.
  */
 #include <linux/bug.h>
-#include <linux/debugfs.h>
 #include <linux/delay.h>
 #include <linux/list.h>
+#include <linux/miscdevice.h>
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/preempt.h>
@@ -120,6 +120,8 @@ static void do_oops(void)
 {
 	volatile int *p = NULL;
 
+	/* What an oops leaves behind is typically still in use. */
+	__module_get(THIS_MODULE);
 	OPTIMIZER_HIDE_VAR(p);
 	*p = 1;
 }
@@ -167,24 +169,15 @@ static ssize_t faults_write(struct file *file, const char __user *data, size_t c
 
 static const struct file_operations faults_fops = {
 	.owner = THIS_MODULE,
-	.open = simple_open,
 	.write = faults_write,
 };
 
-static struct dentry *dir_entry;
+static struct miscdevice faults_device = {
+	.minor = MISC_DYNAMIC_MINOR,
+	.name = "bus1_faults",
+	.fops = &faults_fops,
+};
 
-static int __init faults_init(void)
-{
-	dir_entry = debugfs_create_file("bus1_faults", 0200, NULL, NULL, &faults_fops);
-	return PTR_ERR_OR_ZERO(dir_entry);
-}
-
-static void __exit faults_exit(void)
-{
-	debugfs_remove(dir_entry);
-}
-
-module_init(faults_init);
-module_exit(faults_exit);
+module_misc_device(faults_device);
 MODULE_DESCRIPTION("Faults on request, to test the kernel log checker");
 MODULE_LICENSE("GPL");
