@@ -1,0 +1,746 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * bus1 in user space, for the peers of one process: as much of it as libbus1
+ * uses. It stands in for /dev/bus1 (by -Wl,--wrap) where the library's tests
+ * are to run under sanitizers, or on a machine without the module. The module
+ * decides what is right; here everything is a list, under one lock.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/bus1.h>
+#include <pthread.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#define MAX_INLINE	128
+#define MAX_FDS		1024
+
+struct fake_node {
+	struct fake_peer *owner;	/* NULL: dead */
+	uint64_t id, cookie, seq;
+	unsigned int users;		/* counts, and handles in queued messages */
+	unsigned int refs;
+	struct fake_node *next;		/* of its owner */
+};
+
+struct fake_handle {
+	struct fake_node *node;
+	uint64_t id;
+	unsigned int counts;
+	struct fake_handle *next;
+};
+
+struct fake_slice {
+	uint64_t id, offset, len;
+	struct fake_slice *next;	/* by offset */
+};
+
+struct fake_msg {
+	uint32_t type;
+	struct fake_node *node;		/* held */
+	struct fake_slice *slice;
+	uint8_t data[MAX_INLINE];
+	uint64_t len;
+	uint32_t n_handles;
+	struct fake_node **handles;	/* each is a user */
+	struct fake_msg *next;
+};
+
+struct fake_peer {
+	int fd;
+	uint64_t ids;
+	struct fake_node *nodes;
+	struct fake_handle *handles;
+	struct fake_slice *slices;
+	struct fake_msg *queue;
+	uint8_t *pool;
+	size_t pool_size;
+};
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t wake;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+static struct fake_peer *peers[MAX_FDS];
+
+#define PTR(u) ((void *)(uintptr_t)(u))
+
+/* Not malloc() or calloc(): what a test makes fail is the library's. */
+static void *zalloc(size_t n)
+{
+	void *p = aligned_alloc(16, (n + 15) & ~(size_t)15);
+
+	if (!p)
+		abort();
+	return memset(p, 0, n);
+}
+
+static void init(void)
+{
+	pthread_condattr_t attr;
+
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&wake, &attr);
+}
+
+static struct fake_peer *peer_of(int fd)
+{
+	return fd >= 0 && fd < MAX_FDS ? peers[fd] : NULL;
+}
+
+/*
+ * Nodes and handles
+ */
+
+static void node_put(struct fake_node *node)
+{
+	if (!--node->refs)
+		free(node);
+}
+
+static void enqueue(struct fake_peer *peer, struct fake_msg *msg)
+{
+	struct fake_msg **p = &peer->queue;
+
+	if (!*p)
+		eventfd_write(peer->fd, 1);
+	while (*p)
+		p = &(*p)->next;
+	*p = msg;
+	pthread_cond_broadcast(&wake);
+}
+
+static void notice(struct fake_peer *peer, uint32_t type, struct fake_node *node)
+{
+	struct fake_msg *msg = zalloc(sizeof(*msg));
+
+	msg->type = type;
+	msg->node = node;
+	node->refs++;
+	enqueue(peer, msg);
+}
+
+static void drop_msg(struct fake_peer *peer, struct fake_msg *msg);
+
+static struct fake_msg *dequeue(struct fake_peer *peer)
+{
+	struct fake_msg *msg = peer->queue;
+	eventfd_t v;
+
+	peer->queue = msg->next;
+	if (!peer->queue)
+		eventfd_read(peer->fd, &v);
+	return msg;
+}
+
+/* Take off what is of that type and about `node`. */
+static void withdraw(struct fake_peer *peer, uint32_t type, struct fake_node *node)
+{
+	struct fake_msg **p = &peer->queue, *msg;
+	eventfd_t v;
+
+	while ((msg = *p)) {
+		if (msg->type != type || msg->node != node) {
+			p = &msg->next;
+			continue;
+		}
+		*p = msg->next;
+		if (!peer->queue)
+			eventfd_read(peer->fd, &v);
+		drop_msg(peer, msg);
+		p = &peer->queue;
+	}
+}
+
+static void node_use(struct fake_node *node)
+{
+	node->refs++;
+	if (!node->users++ && node->owner) {
+		node->seq++;
+		withdraw(node->owner, BUS1_MSG_NODE_UNUSED, node);
+	}
+}
+
+static void node_unuse(struct fake_node *node)
+{
+	if (!--node->users && node->owner)
+		notice(node->owner, BUS1_MSG_NODE_UNUSED, node);
+	node_put(node);
+}
+
+static struct fake_node *own(struct fake_peer *peer, uint64_t id)
+{
+	struct fake_node *n;
+
+	for (n = peer->nodes; n && n->id != id; n = n->next)
+		;
+	return n;
+}
+
+static struct fake_handle *held(struct fake_peer *peer, uint64_t id)
+{
+	struct fake_handle *h;
+
+	for (h = peer->handles; h && h->id != id; h = h->next)
+		;
+	return h;
+}
+
+static struct fake_node *node_of(struct fake_peer *peer, uint64_t id)
+{
+	struct fake_handle *h = held(peer, id);
+
+	return h ? h->node : own(peer, id);
+}
+
+/* A count of `node` for `peer`; returns the id. A user, unless it is its own. */
+static uint64_t arrive(struct fake_peer *peer, struct fake_node *node)
+{
+	struct fake_handle *h;
+
+	if (node->owner == peer)
+		return node->id;
+	node_use(node);
+	for (h = peer->handles; h && h->node != node; h = h->next)
+		;
+	if (!h) {
+		h = zalloc(sizeof(*h));
+		h->node = node;
+		h->id = ++peer->ids;
+		h->next = peer->handles;
+		peer->handles = h;
+	}
+	h->counts++;
+	return h->id;
+}
+
+static void release(struct fake_peer *peer, struct fake_handle *h)
+{
+	struct fake_handle **p = &peer->handles;
+	struct fake_node *node = h->node;
+
+	if (!--h->counts) {
+		while (*p != h)
+			p = &(*p)->next;
+		*p = h->next;
+		withdraw(peer, BUS1_MSG_NODE_DEAD, node);
+		free(h);
+	}
+	node_unuse(node);
+}
+
+static void destroy(struct fake_peer *peer, struct fake_node *node)
+{
+	struct fake_node **p = &peer->nodes;
+	struct fake_handle *h;
+	int fd;
+
+	while (*p != node)
+		p = &(*p)->next;
+	*p = node->next;
+	node->owner = NULL;
+	withdraw(peer, BUS1_MSG_NODE_UNUSED, node);
+	withdraw(peer, BUS1_MSG_DATA, node);
+	for (fd = 0; fd < MAX_FDS; fd++)
+		for (h = peers[fd] ? peers[fd]->handles : NULL; h; h = h->next)
+			if (h->node == node)
+				notice(peers[fd], BUS1_MSG_NODE_DEAD, node);
+	node_put(node);
+}
+
+/*
+ * The pool
+ */
+
+static struct fake_slice *slice_new(struct fake_peer *peer, uint64_t len)
+{
+	struct fake_slice **p = &peer->slices, *s;
+	uint64_t offset = 0;
+
+	for (; *p && (*p)->offset - offset < len; p = &(*p)->next)
+		offset = ((*p)->offset + (*p)->len + 7) & ~7ULL;
+	if (!*p && peer->pool_size - offset < len)
+		return NULL;
+	s = zalloc(sizeof(*s));
+	s->id = ++peer->ids;
+	s->offset = offset;
+	s->len = len;
+	s->next = *p;
+	*p = s;
+	return s;
+}
+
+static int slice_free(struct fake_peer *peer, uint64_t id)
+{
+	struct fake_slice **p = &peer->slices, *s;
+
+	while ((s = *p) && s->id != id)
+		p = &s->next;
+	if (!s)
+		return ENXIO;
+	*p = s->next;
+	free(s);
+	return 0;
+}
+
+static void drop_msg(struct fake_peer *peer, struct fake_msg *msg)
+{
+	uint32_t i;
+
+	if (msg->slice)
+		slice_free(peer, msg->slice->id);
+	for (i = 0; i < msg->n_handles; i++)
+		node_unuse(msg->handles[i]);
+	free(msg->handles);
+	node_put(msg->node);
+	free(msg);
+}
+
+/*
+ * Commands. Each returns 0 or an errno.
+ */
+
+static int cmd_node_create(struct fake_peer *peer, struct bus1_cmd_node *cmd)
+{
+	struct fake_node *node = zalloc(sizeof(*node));
+
+	node->owner = peer;
+	node->refs = 1;
+	node->id = cmd->id = ++peer->ids;
+	node->cookie = cmd->cookie;
+	node->next = peer->nodes;
+	peer->nodes = node;
+	return 0;
+}
+
+static int cmd_node_destroy(struct fake_peer *peer, const struct bus1_cmd_ids *cmd)
+{
+	const uint64_t *ids = PTR(cmd->ids);
+	struct fake_node *node;
+	uint32_t i;
+
+	for (i = 0; i < cmd->n_ids; i++) {
+		node = own(peer, ids[i]);
+		if (!node)
+			return held(peer, ids[i]) ? EPERM : ENXIO;
+		if (cmd->flags & BUS1_DESTROY_UNUSED && node->users)
+			return EBUSY;
+	}
+	for (i = 0; i < cmd->n_ids; i++)
+		destroy(peer, own(peer, ids[i]));
+	return 0;
+}
+
+static int cmd_release(struct fake_peer *peer, const struct bus1_cmd_ids *cmd)
+{
+	const uint64_t *ids = PTR(cmd->ids);
+	struct fake_handle *h;
+	uint32_t i, k, n;
+
+	for (i = 0; i < cmd->n_ids; i++) {
+		h = held(peer, ids[i]);
+		if (!h)
+			return own(peer, ids[i]) ? EPERM : ENXIO;
+		for (n = k = 0; k < cmd->n_ids; k++)
+			n += ids[k] == ids[i];
+		if (n > h->counts)
+			return ENXIO;
+	}
+	for (i = 0; i < cmd->n_ids; i++)
+		release(peer, held(peer, ids[i]));
+	return 0;
+}
+
+static int cmd_slices(struct fake_peer *peer, const uint64_t *ids, uint32_t n)
+{
+	struct fake_slice *s;
+	uint32_t i, k;
+
+	for (i = 0; i < n; i++) {
+		for (s = peer->slices; s && s->id != ids[i]; s = s->next)
+			;
+		for (k = 0; k < i && ids[k] != ids[i]; k++)
+			;
+		if (!s || k < i)
+			return ENXIO;
+	}
+	for (i = 0; i < n; i++)
+		slice_free(peer, ids[i]);
+	return 0;
+}
+
+static int cmd_transfer(struct fake_peer *peer, const struct bus1_cmd_transfer *cmd)
+{
+	const uint64_t *ids = PTR(cmd->ids);
+	struct fake_peer *to = peer_of(cmd->peer_fd);
+	struct fake_node *node;
+	uint64_t *out = PTR(cmd->out);
+	uint32_t i;
+
+	if (!to)
+		return fcntl(cmd->peer_fd, F_GETFD) < 0 ? EBADF : EMEDIUMTYPE;
+	for (i = 0; i < cmd->n_ids; i++) {
+		if (!node_of(peer, ids[i]))
+			return ENXIO;
+		if (cmd->flags & BUS1_TRANSFER_MOVE && own(peer, ids[i]))
+			return EPERM;
+	}
+	for (i = 0; i < cmd->n_ids; i++) {
+		node = node_of(peer, ids[i]);
+		out[i] = arrive(to, node);
+		if (!node->owner && held(to, out[i])->counts == 1)
+			notice(to, BUS1_MSG_NODE_DEAD, node);
+		if (cmd->flags & BUS1_TRANSFER_MOVE)
+			release(peer, held(peer, ids[i]));
+	}
+	return 0;
+}
+
+/* The sender's memory is read as the kernel reads it: it may not be there. */
+static int copy(uint8_t *to, uint64_t from, uint64_t len)
+{
+	struct iovec l = { to, len }, r = { PTR(from), len };
+
+	if (!len)
+		return 0;
+	return process_vm_readv(getpid(), &l, 1, &r, 1, 0) == (ssize_t)len ? 0 : EFAULT;
+}
+
+static int gather(const struct bus1_cmd_send *cmd, uint8_t *to)
+{
+	const struct bus1_iovec *iov = PTR(cmd->iovs);
+	uint32_t i;
+	int r;
+
+	if (!cmd->n_iovs)
+		return copy(to, cmd->data, cmd->len);
+	for (i = r = 0; i < cmd->n_iovs && !r; i++) {
+		r = copy(to, iov[i].base, iov[i].len);
+		to += iov[i].len;
+	}
+	return r;
+}
+
+static int send_one(struct fake_peer *peer, const struct bus1_cmd_send *cmd, uint64_t dest,
+		    uint64_t len, struct fake_msg **msgp)
+{
+	const struct bus1_pass *passes = PTR(cmd->handles);
+	struct fake_node *node = node_of(peer, dest);
+	struct fake_msg *msg;
+	uint32_t i;
+	int r;
+
+	if (!node)
+		return ENXIO;
+	if (!node->owner)
+		return EHOSTUNREACH;
+	if (len > MAX_INLINE && len > node->owner->pool_size)
+		return EMSGSIZE;
+	msg = zalloc(sizeof(*msg));
+	if (len > MAX_INLINE) {
+		msg->slice = slice_new(node->owner, len);
+		if (!msg->slice) {
+			free(msg);
+			return EAGAIN;
+		}
+		r = gather(cmd, node->owner->pool + msg->slice->offset);
+	} else {
+		r = gather(cmd, msg->data);
+	}
+	if (r) {
+		if (msg->slice)
+			slice_free(node->owner, msg->slice->id);
+		free(msg);
+		return r;
+	}
+	msg->type = BUS1_MSG_DATA;
+	msg->len = len;
+	msg->node = node;
+	node->refs++;
+	msg->n_handles = cmd->n_handles;
+	msg->handles = zalloc((cmd->n_handles + 1) * sizeof(msg->handles[0]));
+	for (i = 0; i < cmd->n_handles; i++) {
+		msg->handles[i] = node_of(peer, passes[i].id);
+		node_use(msg->handles[i]);
+	}
+	*msgp = msg;
+	return 0;
+}
+
+static int cmd_send(struct fake_peer *peer, const struct bus1_cmd_send *cmd)
+{
+	const uint64_t *dests = cmd->n_dests ? PTR(cmd->dests) : &cmd->dest;
+	const struct bus1_pass *passes = PTR(cmd->handles);
+	const struct bus1_iovec *iov = PTR(cmd->iovs);
+	uint32_t i, n = cmd->n_dests ?: 1, failed = 0;
+	struct fake_msg *msgs[BUS1_MAX_DESTS];
+	bool partial = cmd->flags & BUS1_SEND_PARTIAL;
+	int32_t *errors = PTR(cmd->errors);
+	uint64_t len = cmd->len;
+	int r, first = 0;
+
+	for (i = 0; i < cmd->n_iovs; i++)
+		len += iov[i].len;
+	if (len > BUS1_MAX_PAYLOAD)
+		return EMSGSIZE;
+	for (i = 0; i < cmd->n_handles; i++)
+		if (!node_of(peer, passes[i].id))
+			return ENXIO;
+	for (i = 0; i < n; i++) {
+		msgs[i] = NULL;
+		r = send_one(peer, cmd, dests[i], len, &msgs[i]);
+		if (errors)
+			errors[i] = -r;
+		first = first ?: r;
+		failed += r != 0;
+	}
+	r = failed == n || !partial ? first : 0;
+	for (i = 0; i < n; i++) {
+		if (msgs[i] && r)
+			drop_msg(msgs[i]->node->owner, msgs[i]);
+		else if (msgs[i])
+			enqueue(msgs[i]->node->owner, msgs[i]);
+	}
+	return r;
+}
+
+static void deliver(struct fake_peer *peer, struct fake_msg *msg, struct bus1_msg *out,
+		    uint8_t *buf, uint32_t *usedp)
+{
+	struct bus1_handle *handles;
+	struct fake_handle *h;
+	uint32_t i;
+
+	memset(out, 0, sizeof(*out));
+	out->type = msg->type;
+	if (msg->type == BUS1_MSG_NODE_DEAD) {
+		for (h = peer->handles; h->node != msg->node; h = h->next)
+			;
+		out->id = h->id;
+		return;
+	}
+	out->id = msg->node->id;
+	out->cookie = msg->node->cookie;
+	out->seq = msg->type == BUS1_MSG_NODE_UNUSED ? msg->node->seq : 0;
+	out->len = msg->len;
+	if (msg->slice) {
+		out->slice = msg->slice->id;
+		out->offset = msg->slice->offset;
+		msg->slice = NULL;
+	} else {
+		out->offset = *usedp;
+		memcpy(buf + *usedp, msg->data, msg->len);
+		*usedp += (msg->len + 7) & ~7U;
+	}
+	out->handles = *usedp;
+	out->n_handles = msg->n_handles;
+	handles = (void *)(buf + *usedp);
+	*usedp += msg->n_handles * (uint32_t)sizeof(*handles);
+	for (i = 0; i < msg->n_handles; i++) {
+		struct fake_node *node = msg->handles[i];
+
+		handles[i] = (struct bus1_handle){
+			.id = arrive(peer, node),
+			.flags = node->owner == peer ? BUS1_HANDLE_OWN :
+				 node->owner ? 0 : BUS1_HANDLE_DEAD,
+		};
+	}
+}
+
+static int cmd_recv(struct fake_peer *peer, struct bus1_cmd_recv *cmd)
+{
+	struct timespec until = { (time_t)(cmd->deadline / 1000000000), (long)(cmd->deadline % 1000000000) };
+	struct bus1_msg *msgs = PTR(cmd->msgs);
+	uint32_t n = cmd->n_msgs, used = 0;
+	struct fake_msg *msg;
+	int r;
+
+	if (cmd->n_release) {
+		r = cmd_slices(peer, PTR(cmd->release), cmd->n_release);
+		if (r)
+			return r;
+		cmd->n_release = 0;
+	}
+	while (n && !peer->queue) {
+		if (cmd->flags & BUS1_RECV_NONBLOCK)
+			return EAGAIN;
+		r = cmd->deadline ? pthread_cond_timedwait(&wake, &lock, &until)
+				  : pthread_cond_wait(&wake, &lock);
+		if (r)
+			return r;
+	}
+	for (cmd->n_msgs = 0; cmd->n_msgs < n && peer->queue; cmd->n_msgs++) {
+		uint32_t need;
+
+		msg = peer->queue;
+		need = (msg->slice ? 0 : (uint32_t)(msg->len + 7) & ~7U) +
+		       msg->n_handles * (uint32_t)sizeof(struct bus1_handle);
+		if (used + need > cmd->buf_size) {
+			cmd->buf_used = cmd->n_msgs ? used : need;
+			return cmd->n_msgs ? 0 : EMSGSIZE;
+		}
+		dequeue(peer);
+		deliver(peer, msg, &msgs[cmd->n_msgs], PTR(cmd->buf), &used);
+		drop_msg(peer, msg);
+	}
+	cmd->buf_used = used;
+	return 0;
+}
+
+/*
+ * What is wrapped
+ */
+
+int __real_open64(const char *path, int flags, ...);
+int __real_ioctl(int fd, unsigned long command, ...);
+void *__real_mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t offset);
+int __real_close(int fd);
+int __wrap_open64(const char *path, int flags, ...);
+int __wrap_ioctl(int fd, unsigned long command, ...);
+void *__wrap_mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t offset);
+int __wrap_close(int fd);
+
+int __wrap_open64(const char *path, int flags, ...)
+{
+	unsigned int mode;
+	va_list ap;
+	int fd;
+
+	va_start(ap, flags);
+	mode = flags & O_CREAT ? va_arg(ap, unsigned int) : 0;
+	va_end(ap);
+	if (strcmp(path, "/dev/" BUS1_DEVICE))
+		return __real_open64(path, flags, mode);
+	pthread_once(&once, init);
+	fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+	if (fd < 0)
+		return -1;
+	if (fd >= MAX_FDS)
+		abort();
+	pthread_mutex_lock(&lock);
+	peers[fd] = zalloc(sizeof(*peers[fd]));
+	peers[fd]->fd = fd;
+	pthread_mutex_unlock(&lock);
+	return fd;
+}
+
+int __wrap_ioctl(int fd, unsigned long command, ...)
+{
+	struct fake_peer *peer;
+	va_list ap;
+	void *arg;
+	int r;
+
+	va_start(ap, command);
+	arg = va_arg(ap, void *);
+	va_end(ap);
+	pthread_mutex_lock(&lock);
+	peer = peer_of(fd);
+	if (!peer) {
+		pthread_mutex_unlock(&lock);
+		return __real_ioctl(fd, command, arg);
+	}
+	switch (command) {
+	case BUS1_CMD_NODE_CREATE:
+		r = cmd_node_create(peer, arg);
+		break;
+	case BUS1_CMD_NODE_DESTROY:
+		r = cmd_node_destroy(peer, arg);
+		break;
+	case BUS1_CMD_HANDLE_RELEASE:
+		r = cmd_release(peer, arg);
+		break;
+	case BUS1_CMD_SLICE_RELEASE:
+		r = cmd_slices(peer, PTR(((struct bus1_cmd_ids *)arg)->ids), ((struct bus1_cmd_ids *)arg)->n_ids);
+		break;
+	case BUS1_CMD_HANDLE_TRANSFER:
+		r = cmd_transfer(peer, arg);
+		break;
+	case BUS1_CMD_SEND:
+		r = cmd_send(peer, arg);
+		break;
+	case BUS1_CMD_RECV:
+		r = cmd_recv(peer, arg);
+		break;
+	case BUS1_CMD_PEER_INFO: {
+		struct bus1_cmd_info *info = arg;
+
+		*info = (struct bus1_cmd_info){ .pool_size = peer->pool_size, .max_inline = MAX_INLINE };
+		for (struct fake_node *n = peer->nodes; n; n = n->next)
+			info->n_nodes++;
+		for (struct fake_handle *h = peer->handles; h; h = h->next)
+			info->n_handles++;
+		for (struct fake_slice *s = peer->slices; s; s = s->next)
+			info->n_slices++;
+		for (struct fake_msg *m = peer->queue; m; m = m->next)
+			info->n_queued++;
+		r = 0;
+		break;
+	}
+	default:
+		r = ENOTTY;
+	}
+	pthread_mutex_unlock(&lock);
+	errno = r;
+	return r ? -1 : 0;
+}
+
+void *__wrap_mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t offset)
+{
+	struct fake_peer *peer;
+	void *p;
+	int memfd;
+
+	pthread_mutex_lock(&lock);
+	peer = peer_of(fd);
+	if (!peer) {
+		pthread_mutex_unlock(&lock);
+		return __real_mmap64(addr, len, prot, flags, fd, offset);
+	}
+	if (len > BUS1_MAX_POOL) {
+		pthread_mutex_unlock(&lock);
+		errno = EINVAL;
+		return MAP_FAILED;
+	}
+	memfd = memfd_create("bus1-pool", MFD_CLOEXEC);
+	if (memfd < 0 || ftruncate(memfd, (off_t)len) < 0)
+		abort();
+	peer->pool = __real_mmap64(NULL, len, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
+	peer->pool_size = len;
+	p = __real_mmap64(addr, len, prot, flags, memfd, 0);
+	__real_close(memfd);
+	pthread_mutex_unlock(&lock);
+	return p;
+}
+
+int __wrap_close(int fd)
+{
+	struct fake_peer *peer;
+
+	pthread_mutex_lock(&lock);
+	peer = peer_of(fd);
+	if (peer) {
+		while (peer->nodes)
+			destroy(peer, peer->nodes);
+		while (peer->queue)
+			drop_msg(peer, dequeue(peer));
+		while (peer->handles)
+			release(peer, peer->handles);
+		while (peer->queue)
+			drop_msg(peer, dequeue(peer));
+		while (peer->slices)
+			slice_free(peer, peer->slices->id);
+		if (peer->pool)
+			munmap(peer->pool, peer->pool_size);
+		free(peer);
+		peers[fd] = NULL;
+	}
+	pthread_mutex_unlock(&lock);
+	return __real_close(fd);
+}
