@@ -196,16 +196,17 @@ pid_t test_fork(void)
 	return pid;
 }
 
-void test_wait(pid_t pid)
+void test_wait_at(const char *file, int line, pid_t pid)
 {
 	int status;
 
 	while (waitpid(pid, &status, 0) < 0)
 		EQ(errno, EINTR);
 	if (WIFSIGNALED(status))
-		FAIL("a child was killed by signal %d", WTERMSIG(status));
+		test_fail(file, line, "a child was killed by SIG%s",
+			  sigabbrev_np(WTERMSIG(status)) ?: "?");
 	if (WEXITSTATUS(status))
-		FAIL("a child left with %d", WEXITSTATUS(status));
+		test_fail(file, line, "a child left with status %d", WEXITSTATUS(status));
 }
 
 void test_kill(pid_t pid)
@@ -246,13 +247,13 @@ bool test_is_asleep(pid_t pid, pid_t tid)
 	return strtol(buf, &p, 10) == SYS_ioctl && p != buf;
 }
 
-void test_asleep(pid_t pid, pid_t tid)
+void test_asleep_at(const char *file, int line, pid_t pid, pid_t tid)
 {
 	uint64_t end = test_deadline(30);
 
 	while (!test_is_asleep(pid, tid)) {
 		if (test_now() > end)
-			FAIL("thread %d does not sleep in an ioctl", (int)tid);
+			test_fail(file, line, "thread %d does not sleep in an ioctl", (int)tid);
 		test_sleep_ms(1);
 	}
 }

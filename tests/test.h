@@ -149,8 +149,10 @@ void test_pin(unsigned int cpu);
  * A child of the test. test_wait() waits for it and fails unless it left by
  * returning 0; test_kill() kills and reaps it.
  */
+#define test_wait(pid) test_wait_at(__FILE__, __LINE__, pid)
+
 pid_t test_fork(void);
-void test_wait(pid_t pid);
+void test_wait_at(const char *file, int line, pid_t pid);
 void test_kill(pid_t pid);
 
 /*
@@ -158,7 +160,9 @@ void test_kill(pid_t pid);
  * an ioctl. A thread that is seen so has entered its wait for good, or is
  * stalled on a lock or page, which is what the caller finds out next.
  */
-void test_asleep(pid_t pid, pid_t tid);
+#define test_asleep(pid, tid) test_asleep_at(__FILE__, __LINE__, pid, tid)
+
+void test_asleep_at(const char *file, int line, pid_t pid, pid_t tid);
 bool test_is_asleep(pid_t pid, pid_t tid);
 
 struct test_thread {
