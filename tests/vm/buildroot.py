@@ -110,8 +110,7 @@ def host_tools():
               "unshare": "util-linux", "tar": "tar"}
     if not as_root():
         wanted["newuidmap"] = "uidmap"
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
-    missing = [p for tool, p in wanted.items() if not shutil.which(tool, path=path)]
+    missing = [p for tool, p in wanted.items() if not shutil.which(tool)]
     if not os.path.exists("/usr/share/keyrings/debian-archive-keyring.gpg"):
         missing.append("debian-archive-keyring")
     if not missing:
@@ -168,30 +167,31 @@ class BuildRoot:
 
 def make(path):
     site = mirror()
-    tarball = os.path.join(path, "root.tar")
     root = os.path.join(path, "root")
+    os.mkdir(root)
     hook = f"SERIES={shlex.quote(SERIES)} FLAVOUR={FLAVOUR}\n{HOOK}"
-    env = dict(os.environ, LC_ALL="C.UTF-8")
-    env["PATH"] = env.get("PATH", "") + ":/usr/sbin:/sbin"
     # The work area must be open to the sub-uids that an ordinary user's
     # namespace maps, which a home directory is not; and be a disk.
-    env["TMPDIR"] = "/var/tmp"
-    if shutil.disk_usage("/var/tmp").free < 6e9:
-        raise Failure("not enough space in /var/tmp: 6 GB needed while the build root is made")
-    with step(f"build root: Debian {SUITE} with backports") as s:
-        s.run(["mmdebstrap", "--mode=" + ("root" if as_root() else "unshare"), "--format=tar",
+    env = dict(os.environ, LC_ALL="C.UTF-8", TMPDIR="/var/tmp")
+    command = ["mmdebstrap", "--mode=" + ("root" if as_root() else "unshare"),
                "--variant=minbase", "--components=main", "--include=" + ",".join(PACKAGES),
                "--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/locale/*",
-               *apt_options(), "--customize-hook=chroot \"$1\" sh -c " + shlex.quote(hook),
-               SUITE, tarball, f"deb {site} {SUITE} main", f"deb {site} {SUITE}-backports main"],
-              name="buildroot", env=env, what="the build root could not be made",
+               *apt_options(), "--customize-hook=chroot \"$1\" sh -c " + shlex.quote(hook), SUITE]
+    sources = [f"deb {site} {SUITE} main", f"deb {site} {SUITE}-backports main"]
+    if as_root():
+        command += ["--format=directory", root, *sources]
+    else:
+        # Its files would belong to sub-uids; unpacked by us, they are ours.
+        if shutil.disk_usage("/var/tmp").free < 6e9:
+            raise Failure("not enough space in /var/tmp: 6 GB needed while the build root is made")
+        command += ["--format=tar", "-", *sources]
+        unpack = ["tar", "-x", "-C", root, "--no-same-owner", "--exclude=./dev/*", "--delay-directory-restore"]
+        command = ["bash", "-c", f"set -o pipefail; {shlex.join(command)} | {shlex.join(unpack)}"]
+    with step(f"build root: Debian {SUITE} with backports") as s:
+        s.run(command, name="buildroot", env=env, what="the build root could not be made",
               hint="check the network, that the mirror (BUS1_MIRROR) carries "
                    f"{SUITE}-backports, and that user namespaces are allowed")
-        os.mkdir(root)
-        s.run(["tar", "-x", "-f", tarball, "-C", root, "--no-same-owner", "--exclude=./dev/*",
-               "--delay-directory-restore"], name="buildroot-unpack")
-        os.unlink(tarball)
-        for name in ("dev", "proc", "sys", "b"):
+        for name in ("dev", "proc", "sys", "tmp", "b"):
             os.makedirs(os.path.join(root, name), exist_ok=True)
 
 

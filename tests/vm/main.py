@@ -38,6 +38,7 @@ usage: ./dev COMMAND [OPTION…] [ARGUMENT…]
                     may be repeated, or several separated by commas
   --deadline=SEC    end the machine after so long
   --cpus=N          processors of the machine (default 2, 1 when instructions are counted)
+  --memory=MB       its memory (default {memory})
   --icount          run, shell: count instructions, as bench does
   --leaks           run: look for leaked memory afterwards (debug)
   --verbose         test: show all output of the test programs
@@ -59,7 +60,7 @@ SETTLE = 4  # guest seconds before instructions are counted
 
 def parse(argv):
     command = None
-    options = argparse.Namespace(kernels=[], deadline=None, cpus=None, icount=False, leaks=False,
+    options = argparse.Namespace(kernels=[], deadline=None, cpus=None, memory=None, icount=False, leaks=False,
                                  verbose=False, all=False)
     rest = []
     i = 0
@@ -67,7 +68,7 @@ def parse(argv):
         arg = argv[i]
         i += 1
         name, has_value, value = arg.partition("=")
-        if name in ("--kernel", "--deadline", "--cpus"):
+        if name in ("--kernel", "--deadline", "--cpus", "--memory"):
             if not has_value:
                 if i == len(argv):
                     raise Failure(f"{name} needs a value", hint="see ./dev --help")
@@ -119,9 +120,9 @@ class Session:
             self.kernels[name] = kernels.get(self.root, name)
         guest.base(self.root)
         with self.build.lock():
+            self.build.userspace()
             for kernel in self.kernels.values():
                 self.build.module(kernel)
-            self.build.userspace()
 
     def boot(self, kernel, command, name, *, deadline, icount=False, settle=0, leaks=False, module=None,
              output=None, interactive=False, tick=None):
@@ -136,7 +137,7 @@ class Session:
                 guest.initrd(initrd, self.root, self.build, kernel, command, settings, module)
             machine = vm.Machine(kernel, initrd, name=name, icount=icount,
                                  smp=self.options.cpus or (1 if icount else 2),
-                                 deadline=deadline,
+                                 memory=self.options.memory, deadline=deadline,
                                  output=output, interactive=interactive, tick=tick)
             return machine.run()
         finally:
@@ -267,12 +268,14 @@ def ended(number, _frame):
 def main(argv):
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, ended)
+    # chroot and others are there, which an ordinary user's path may lack.
+    os.environ["PATH"] = os.environ.get("PATH", "/usr/bin:/bin") + ":/usr/sbin:/sbin"
     start = time.monotonic()
     try:
         command, options, rest = parse(argv)
         steps.log_dir = os.path.join(cache.top(), "logs")
         if command in (None, "help"):
-            text = USAGE.format(series=buildroot.SERIES, cache=cache.top())
+            text = USAGE.format(series=buildroot.SERIES, cache=cache.top(), memory=vm.MEMORY)
             (sys.stdout if command else sys.stderr).write(text)
             return 0 if command else 2
         if command == "clean":

@@ -7,6 +7,7 @@ virtual machine."""
 
 import contextlib
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -53,14 +54,6 @@ def last_line(path):
         return ""
     lines = [line.strip() for line in lines if line.strip()]
     return lines[-1] if lines else ""
-
-
-def tail(path, count=40):
-    try:
-        with open(path, errors="replace") as f:
-            return "".join(f.readlines()[-count:]).rstrip("\n")
-    except OSError:
-        return ""
 
 
 class Step:
@@ -178,10 +171,22 @@ def step(name, quiet=False):
     s.end()
 
 
+def excerpt(path, count=120):
+    """The part of a log that says why: from the first error on, or else its end."""
+    try:
+        with open(path, errors="replace") as f:
+            lines = f.read().split("\n")[1:]
+    except OSError:
+        return ""
+    first = next((i for i, line in enumerate(lines) if re.search(r"\b(error|FAILED)\b", line)), None)
+    part = lines[max(0, first - 5):][:count] if first is not None else lines[-40:]
+    return "\n".join(part).rstrip("\n")
+
+
 def report(failure):
     """Print a Failure the way every failure is printed."""
     if failure.log:
-        text = tail(failure.log)
+        text = excerpt(failure.log)
         if text:
             say(text)
     say(f"dev: {failure.what}")

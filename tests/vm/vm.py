@@ -19,7 +19,7 @@ QEMU = "qemu-system-x86_64"
 APPEND = ("console=ttyS0 panic=-1 nokaslr watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=60 "
           "random.trust_cpu=on printk.time=1")
 APPEND_FOR = {"debug": "slab_debug=F"}
-MEMORY = {"stock": 2048, "perf": 2048, "debug": 4096}
+MEMORY = 2048  # megabytes; looking for leaks takes time in proportion
 # Without la57: KASAN reports nonsense when an interrupt comes while the kernel
 # reads its CPU's features, as its shadow's place depends on that one.
 ICOUNT = ["-accel", "tcg", "-icount", "shift=0,sleep=off", "-cpu", "max,-la57,-fsrm,-erms"]
@@ -113,7 +113,7 @@ class Machine:
         self.accel = "counting instructions" if icount else accel[1].split(",")[0].upper()
         self.argv = [
             QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-            "-machine", "q35", *accel, "-smp", str(smp), "-m", str(memory or MEMORY[kernel.name]),
+            "-machine", "q35", *accel, "-smp", str(smp), "-m", str(memory or MEMORY),
             "-kernel", kernel.image, "-initrd", initrd,
             "-append", f"{APPEND} {APPEND_FOR.get(kernel.name, '')}".strip(),
             "-chardev", f"file,id=console,path={self.console}", "-serial", "chardev:console",
