@@ -37,8 +37,8 @@ void test_register(struct test *test)
 	tests_tail = &test->next;
 }
 
-static _Noreturn void report_and_exit(int state, const char *file, int line,
-				      const char *fmt, va_list ap)
+static _Noreturn __attribute__((format(printf, 4, 0))) void
+report_and_exit(int state, const char *file, int line, const char *fmt, va_list ap)
 {
 	char why[sizeof(report->why)];
 	int none = REPORT_NONE, n = 0;

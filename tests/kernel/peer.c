@@ -175,15 +175,7 @@ TEST("OBJ-1 closing drops the queue, and the handles in it")
 	NOTHING(&a);	/* n has a user: the queue */
 	peer_close(&b);
 	/* a held a handle to b's node, and b's queue the last one of n. */
-	for (int i = 0; i < 2; i++) {
-		struct in in;
-
-		OK(recv_now(&a, &in));
-		if (in.m.type == BUS1_MSG_NODE_DEAD)
-			EQ(in.m.id, to_b);
-		else
-			EQ(in.m.id, n);
-	}
+	GOT_DEAD_AND_UNUSED(&a, to_b, n, 1);
 	NOTHING(&a);
 }
 
@@ -260,15 +252,7 @@ TEST("OBJ-1 a process that is killed takes its peer with it")
 	EQ(in.m.type, BUS1_MSG_DATA);
 	NOTHING(&watcher);
 	test_kill(pid);
-	for (int i = 0; i < 2; i++) {
-		OK(recv_now(&watcher, &in));
-		if (in.m.type == BUS1_MSG_NODE_DEAD)
-			EQ(in.m.id, h);
-		else {
-			EQ(in.m.type, BUS1_MSG_NODE_UNUSED);
-			EQ(in.m.id, held);
-		}
-	}
+	GOT_DEAD_AND_UNUSED(&watcher, h, held, 1);
 	NOTHING(&watcher);
 	GOT_UNUSED(&a, na, 1);
 	NOTHING(&a);

@@ -385,6 +385,24 @@ void got_notice(const char *file, int line, const struct peer *p, u32 type, u64 
 		       (unsigned long long)in.m.seq);
 }
 
+void got_both(const char *file, int line, const struct peer *p, u64 handle, u64 node, u64 seq)
+{
+	int dead = 0, unused = 0;
+	struct in in;
+
+	for (int i = 0; i < 2; i++) {
+		int r = recv_now(p, &in);
+
+		if (r)
+			FAILED("two notices expected, got %d and %s", i, strerrorname_np(-r));
+		dead += in.m.type == BUS1_MSG_NODE_DEAD && in.m.id == handle;
+		unused += in.m.type == BUS1_MSG_NODE_UNUSED && in.m.id == node &&
+			  in.m.seq == seq;
+	}
+	if (!dead || !unused)
+		FAILED("NODE_DEAD and NODE_UNUSED expected, got %d and %d", dead, unused);
+}
+
 void got_ids(const char *file, int line, const struct peer *p, u64 node, u64 *ids, u32 n)
 {
 	struct in in;
@@ -464,13 +482,17 @@ void *read_only(const void *data, size_t n)
 	return p;
 }
 
-/* A pipe takes what can be read and says EFAULT of the rest: no signals. */
+/*
+ * A pipe takes what can be read and says EFAULT of the rest: no signals. One
+ * process and thread at a time.
+ */
 bool page_readable(const void *addr, u8 *page)
 {
-	int fds[2];
+	static int fds[2] = { -1, -1 };
 	ssize_t r;
 
-	OK(SYS(pipe2(fds, O_CLOEXEC)));
+	if (fds[0] < 0)
+		OK(SYS(pipe2(fds, O_CLOEXEC)));
 	r = write(fds[1], addr, page_size());
 	if (r < 0)
 		EQ(errno, EFAULT);
@@ -478,8 +500,6 @@ bool page_readable(const void *addr, u8 *page)
 		EQ(r, page_size());
 	if (r > 0)
 		EQ(read(fds[0], page, page_size()), page_size());
-	close(fds[0]);
-	close(fds[1]);
 	return r > 0;
 }
 

@@ -14,7 +14,8 @@
 typedef uint8_t u8;
 typedef uint32_t u32;
 typedef int32_t s32;
-typedef uint64_t u64;
+/* For 32 bit, too, as buffers have to be. */
+typedef uint64_t u64 __attribute__((aligned(8)));
 
 /* A pointer as the ABI wants it. */
 #define PTR(p) ((u64)(uintptr_t)(p))
@@ -92,6 +93,9 @@ bool readable(const struct peer *p);
 	got_notice(__FILE__, __LINE__, p, BUS1_MSG_NODE_DEAD, handle, 0, false)
 #define GOT_UNUSED(p, node, seq)					\
 	got_notice(__FILE__, __LINE__, p, BUS1_MSG_NODE_UNUSED, node, seq, true)
+/* Both, of one operation: in whichever order. */
+#define GOT_DEAD_AND_UNUSED(p, handle, node, seq)			\
+	got_both(__FILE__, __LINE__, p, handle, node, seq)
 /* A message without text; the ids of its handles are stored. */
 #define GOT_IDS(p, node, ids, n) got_ids(__FILE__, __LINE__, p, node, ids, n)
 #define GOT_ID(p, node) got_id(__FILE__, __LINE__, p, node)
@@ -99,6 +103,7 @@ bool readable(const struct peer *p);
 void got_text(const char *file, int line, const struct peer *p, u64 node, const char *text);
 void got_notice(const char *file, int line, const struct peer *p, u32 type, u64 id,
 		u64 seq, bool has_seq);
+void got_both(const char *file, int line, const struct peer *p, u64 handle, u64 node, u64 seq);
 void got_ids(const char *file, int line, const struct peer *p, u64 node, u64 *ids, u32 n);
 u64 got_id(const char *file, int line, const struct peer *p, u64 node);
 

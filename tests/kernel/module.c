@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Loading and unloading. These tests take the module away from everybody, for a
+ * moment: they run only where that is possible, and where it can be loaded again
+ * from a file, BUS1_TEST_MODULE or /lib/modules/bus1.ko.
+ */
+#include "raw.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+static const char *module_file(void)
+{
+	return getenv("BUS1_TEST_MODULE") ?: "/lib/modules/bus1.ko";
+}
+
+static int unload(void)
+{
+	return (int)SYS(syscall(SYS_delete_module, "bus1", O_NONBLOCK));
+}
+
+static int load(void)
+{
+	int fd = open(module_file(), O_RDONLY | O_CLOEXEC), r;
+
+	if (fd < 0)
+		return -errno;
+	r = (int)SYS(syscall(SYS_finit_module, fd, "", 0));
+	close(fd);
+	return r;
+}
+
+static void need_module(void)
+{
+	struct test_counts c;
+
+	if (geteuid())
+		SKIP("only for root");
+	if (access(module_file(), R_OK))
+		SKIP("%s: %s", module_file(), strerrorname_np(errno));
+	if (!test_counts(&c))
+		SKIP("the module is not loaded as one");
+	if (c.n[TEST_PEERS])
+		SKIP("somebody else uses it");
+}
+
+/* Until the device node is there again: udev or devtmpfs make it. */
+static void wait_for_device(void)
+{
+	u64 end = test_deadline(10);
+
+	while (access("/dev/" BUS1_DEVICE, R_OK | W_OK)) {
+		if (test_now() > end)
+			FAIL("there is no /dev/" BUS1_DEVICE);
+		test_sleep_ms(5);
+	}
+}
+
+TEST("OBJ-1 the module stays while there is a peer")
+{
+	struct peer p, q;
+
+	need_module();
+	p = peer_new(0);
+	ERR(unload(), EWOULDBLOCK);
+	OK(send_str(&p, node_new(&p, 1), "still there"));
+	/* While there is a mapping, too. */
+	q = peer_new(1 << 16);
+	peer_close(&p);
+	OK(SYS(close(q.fd)));
+	ERR(unload(), EWOULDBLOCK);
+	OK(SYS(munmap((void *)q.pool, q.pool_size)));
+	OK(unload());
+	EQ(open("/dev/" BUS1_DEVICE, O_RDWR), -1);
+	OK(load());
+	wait_for_device();
+}
+
+TEST_TIMEOUT("OBJ-1 loading, using and unloading leaves nothing", 120)
+{
+	need_module();
+	for (unsigned int i = 0; i < test_rounds(25); i++) {
+		struct peer a, b;
+		u64 n, h, m;
+		u8 data[5000] = {};
+
+		/* What is freed later is freed while the module goes. */
+		a = peer_new(1 << 16);
+		b = peer_new(1 << 16);
+		n = node_new(&a, 1);
+		m = node_new(&b, 2);
+		h = grant(&a, n, &b);
+		OK(send_data(&b, h, data, sizeof(data)));
+		OK(send_id(&b, h, m));
+		OK(send_id(&b, h, h));
+		peer_close(&b);
+		peer_close(&a);
+		OK(unload());
+		OK(load());
+		wait_for_device();
+	}
+}
