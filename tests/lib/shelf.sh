@@ -1,0 +1,135 @@
+#!/bin/bash
+# SPDX-License-Identifier: GPL-2.0-or-later
+#
+# examples/shelf: three processes and what they must say. Speaks the protocol of
+# the test programs: --list, or substrings of the names to be run.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+export LC_ALL=C PATH="$here/../../examples:$PATH"
+texts=/usr/share/common-licenses
+log=$(mktemp) || exit 1
+trap 'rm -rf "$log" "$log.d"' EXIT
+failed=0
+why=
+
+names=(
+    "OBJ-13 MSG-3 LIB-2 shelf: sums and word counts are those of sha256sum and wc"
+    "OBJ-10 LIB-2 shelf: each text is reported unused when its last holder exits"
+    "OBJ-1 OBJ-10 ORD-1 LIB-2 shelf: reader and counter report the death of a killed server"
+    "OBJ-1 OBJ-10 LIB-2 shelf: a killed counter is as good as one that exits"
+    "LIB-2 shelf: odd texts: none at all, empty, and large"
+)
+
+# run ON_LINE ARGUMENT...: calls ON_LINE with each line, and what is said is in $log.
+run() {
+    local on_line=$1 fd line status
+    shift
+    : >"$log"
+    exec {fd}< <(exec timeout -s KILL 120 "$@" 2>&1)
+    pid=$!
+    while IFS= read -r line; do
+        printf '%s\n' "$line" >>"$log"
+        $on_line "$line"
+    done <&"$fd"
+    exec {fd}<&-
+    wait $pid 2>/dev/null
+    status=$?
+    return $status
+}
+
+said() { grep -c -- "$1" "$log"; }
+wrong() { why="$1 ($(tail -n 3 "$log" | tr '\n' ';'))"; return 1; }
+
+all_right() {
+    local dir=$1 file name sum words n=0
+    for file in "$dir"/*; do
+        [ -f "$file" ] || continue
+        name=${file##*/}
+        read -r sum _ < <(sha256sum "$file")
+        words=$(wc -w <"$file")
+        grep -q "^counter: $sum  *$words words  $name\$" "$log" || { wrong "$name: should be $sum, $words words"; return 1; }
+        n=$((n + 1))
+    done
+    [ "$(said '^counter: .* words ')" = $n ] || wrong "counted other than $n texts"
+}
+
+n_texts() { find -L "$1" -maxdepth 1 -type f | wc -l; }
+
+test_sums() {
+    run : shelf-server $texts shelf-reader -- shelf-counter || { wrong "exit status $?"; return 1; }
+    all_right $texts
+}
+
+test_unused() {
+    run : shelf-server $texts shelf-reader GPL-3 BSD GPL-3 Artistic -- shelf-counter || { wrong "exit status $?"; return 1; }
+    for name in GPL-3 BSD Artistic; do
+        [ "$(said "^server: $name: unused, freed\$")" = 1 ] || { wrong "$name was not reported unused once"; return 1; }
+    done
+    [ "$(said '^server: .*: unused')" = 4 ] || { wrong "not 3 texts and a shelf were reported unused"; return 1; }
+    [ "$(said '^server: the shelf: unused')" = 1 ] || wrong "the shelf was not reported unused"
+}
+
+# The server is the child of timeout, which is $pid.
+kill_server() {
+    case $1 in
+    "counter: stays,"*) kill -KILL "$(pgrep -P $pid)" ;;
+    esac
+}
+
+test_server_killed() {
+    local n
+    run kill_server shelf-server $texts shelf-reader -- shelf-counter --stay
+    n=$(n_texts $texts)
+    all_right $texts || return 1
+    [ "$(said '^counter: .* is dead$')" = "$n" ] || { wrong "the counter heard of other than $n deaths"; return 1; }
+    [ "$(said '^reader: the shelf is dead$')" = 1 ] || { wrong "the reader heard nothing"; return 1; }
+    # The counter left because of the server's death: the reader hears of that first.
+    [ "$(grep '^reader: the ' "$log" | head -n 1)" = "reader: the shelf is dead" ] || wrong "the reader heard of the counter first"
+}
+
+kill_counter() {
+    case $1 in
+    "counter: stays,"*) pkill -KILL -x shelf-counter ;;
+    esac
+}
+
+test_counter_killed() {
+    run kill_counter shelf-server $texts shelf-reader GPL-3 BSD -- shelf-counter --stay
+    [ "$(said '^server: .*: unused, freed$')" = 2 ] || { wrong "not 2 texts were reported unused"; return 1; }
+    [ "$(said '^reader: the counter has left$')" = 1 ] || wrong "the reader did not hear of it"
+}
+
+test_odd() {
+    mkdir "$log.d"
+    run : shelf-server "$log.d" shelf-reader -- shelf-counter || { wrong "exit status $? without texts"; return 1; }
+    run : shelf-server "$log.d" shelf-reader none -- shelf-counter
+    grep -q '^reader: none: No such file' "$log" || { wrong "a text that is not there"; return 1; }
+    : >"$log.d/empty"
+    printf ' \tx\n' >"$log.d/one word"
+    head -c 3000000 /dev/urandom | base64 >"$log.d/large"
+    run : shelf-server "$log.d" shelf-reader -- shelf-counter || { wrong "exit status $?"; return 1; }
+    all_right "$log.d"
+}
+
+tests=(test_sums test_unused test_server_killed test_counter_killed test_odd)
+
+if [ "${1-}" = --list ]; then
+    printf '%s\n' "${names[@]}"
+    exit
+fi
+for i in "${!tests[@]}"; do
+    name=${names[i]} chosen=
+    for filter; do
+        [[ $name == *"$filter"* ]] && chosen=1
+    done
+    [ $# = 0 ] || [ "$chosen" ] || continue
+    if [ ! -e /dev/bus1 ]; then
+        echo "skip $name: no /dev/bus1"
+    elif ${tests[i]}; then
+        echo "ok $name"
+    else
+        echo "not ok $name: $why"
+        failed=1
+    fi
+done
+exit $failed
