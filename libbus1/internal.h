@@ -4,10 +4,10 @@
  * this list: idmap; peer (file, pool, ids, kernel commands); handle and node;
  * message; send; dispatch (receiving and calling back).
  *
- * Counting. An object is alive as long as its `refs` is above 0. The step from
- * 1 to 0 is only ever taken with the peer's lock held, and the object leaves
- * the peer's map, and the kernel's thing is given back, before the lock is let
- * go. So whoever finds an object in the map under the lock may take a
+ * Counting. A node or handle is alive as long as its `refs` is above 0. The step
+ * from 1 to 0 is only ever taken with the peer's lock held, and the object
+ * leaves the peer's map, and the kernel's thing is given back, before the lock
+ * is let go. So whoever finds an object in the map under the lock may take a
  * reference, and an id that is not in the map has no counts that are ours: what
  * comes in with that id later is new. Every object also keeps the memory of its
  * peer (`holds`), so that it can outlive it.
