@@ -20,7 +20,8 @@
  * after each test: a test that leaves something behind has failed. (This
  * wants the module for itself. BUS1_TEST_COUNTS=0 turns it off.)
  *
- * Output, one line a test: "ok NAME", "not ok NAME: why", "skip NAME: why".
+ * Output, one line a test: "ok NAME", "not ok NAME: why", "skip NAME: why", so
+ * that no name may have a colon and a space in it.
  * Arguments: --list, or substrings of the names to be run. The exit status is
  * 1 if a test failed. Environment:
  *	BUS1_TEST_SLOW	 by how much the machine is slower than an emulated one

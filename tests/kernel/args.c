@@ -130,7 +130,7 @@ static void confirm(struct work *w, size_t i)
 	}
 }
 
-TEST("ABI-1 the size of a struct: shorter fails, longer with zeros works")
+TEST("ABI-1 the size of a struct, shorter fails, longer with zeros works")
 {
 	struct work *w = work_new();
 
@@ -289,7 +289,7 @@ TEST("ABI-2 no such command")
 	SAME_INFO(&w->p, &before);
 }
 
-TEST("ABI-2 commands with an array of ids: its count, and its memory")
+TEST("ABI-2 commands with an array of ids, its count, and its memory")
 {
 	static const unsigned long cmds[] = {
 		BUS1_CMD_NODE_DESTROY, BUS1_CMD_HANDLE_RELEASE, BUS1_CMD_SLICE_RELEASE,

@@ -195,7 +195,7 @@ TEST("MSG-2 one destination that fails, and none gets it")
 	OK(destroy_unused(&g.a, n));
 }
 
-TEST("MSG-2 several fail: the command has the error of one that did")
+TEST("MSG-2 several fail, the command has the error of one that did")
 {
 	struct group g = group_new(1 << 16);
 	u8 data[8192] = {};
@@ -224,7 +224,7 @@ TEST("MSG-2 several fail: the command has the error of one that did")
 	GT(told, 0);
 }
 
-TEST("MSG-2 PARTIAL: those get it that can, and errors[] tells of the others")
+TEST("MSG-2 PARTIAL, those get it that can, and errors[] tells of the others")
 {
 	struct group g = group_new(1 << 16);
 	u64 n = node_new(&g.a, 1), dests[N];
@@ -393,7 +393,7 @@ static void die(void *arg)
 		OK(destroy(&t->g.b[N / 2], t->g.node[N / 2]));
 }
 
-TEST_TIMEOUT("MSG-2 a destination dies meanwhile: all get it, or none", 120)
+TEST_TIMEOUT("MSG-2 a destination dies meanwhile, all get it, or none", 120)
 {
 	u8 data[5000] = {};
 

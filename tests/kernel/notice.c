@@ -2,6 +2,7 @@
 /* OBJ-10: what the kernel tells holders and owners, when, and how often. */
 #include "raw.h"
 
+#include <sched.h>
 #include <string.h>
 
 TEST("OBJ-10 the death of a node is told to each holder, once")
@@ -524,5 +525,69 @@ TEST("OBJ-10 unused while other threads use the node")
 	test_join(&y);
 	GT(seq, 0);
 	OK(destroy_unused(&t.a, t.n));
+	NOTHING(&t.a);
+}
+
+struct passing {
+	struct peer a, b, c;
+	u64 n, h, c_to_b;
+	bool go;
+};
+
+static void pass_on(void *arg)
+{
+	struct passing *t = arg;
+
+	while (!__atomic_load_n(&t->go, __ATOMIC_ACQUIRE))
+		sched_yield();
+	OK(send_id(&t->c, t->c_to_b, t->h));
+	OK(send_id(&t->c, t->c_to_b, t->h));
+}
+
+TEST("OBJ-10 a death while the handle is passed on is told once, after it")
+{
+	struct passing t = { .a = peer_new(0), .b = peer_new(0), .c = peer_new(0) };
+	u64 nb = node_new(&t.b, 1);
+
+	t.c_to_b = grant(&t.b, nb, &t.c);
+	for (unsigned int i = 0; i < test_rounds(1500); i++) {
+		int handles = 0, deaths = 0;
+		struct test_thread thread;
+		u64 id = 0;
+
+		t.n = node_new(&t.a, 1);
+		t.h = grant(&t.a, t.n, &t.c);
+		t.go = false;
+		test_start(&thread, pass_on, &t);
+		__atomic_store_n(&t.go, true, __ATOMIC_RELEASE);
+		for (unsigned int j = 0; j < i % 8; j++)
+			recv_now(&t.a, &(struct in){});
+		OK(destroy(&t.a, t.n));
+		test_join(&thread);
+		for (int j = 0; j < 3; j++) {
+			struct in in;
+
+			OK(recv_now(&t.b, &in));
+			if (in.m.type == BUS1_MSG_NODE_DEAD) {
+				GT(handles, 0);
+				EQ(in.m.id, id);
+				deaths++;
+			} else {
+				EQ(in.m.n_handles, 1);
+				if (handles++)
+					EQ(in.h[0].id, id);
+				id = in.h[0].id;
+				EQ(in.h[0].flags & ~BUS1_HANDLE_DEAD, 0);
+				if (deaths)
+					EQ(in.h[0].flags, BUS1_HANDLE_DEAD);
+			}
+		}
+		EQ(handles, 2);
+		EQ(deaths, 1);
+		NOTHING(&t.b);
+		OK(ids_cmd(&t.b, BUS1_CMD_HANDLE_RELEASE, 0, (u64[]){ id, id }, 2));
+		GOT_DEAD(&t.c, t.h);
+		OK(release(&t.c, t.h));
+	}
 	NOTHING(&t.a);
 }

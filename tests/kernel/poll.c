@@ -138,7 +138,7 @@ static u32 events(int fd)
 	return n ? ev.events : 0;
 }
 
-TEST("MSG-12 epoll, level: as long as there is something")
+TEST("MSG-12 epoll, level, as long as there is something")
 {
 	struct peer a = peer_new(0);
 	u64 n = node_new(&a, 1);
@@ -157,7 +157,7 @@ TEST("MSG-12 epoll, level: as long as there is something")
 	EQ(events(out), EPOLLOUT);
 }
 
-TEST("MSG-12 epoll, edge: once for each that arrives")
+TEST("MSG-12 epoll, edge, once for each that arrives")
 {
 	struct peer a = peer_new(0), b = peer_new(0);
 	u64 n = node_new(&a, 1), h = grant(&a, n, &b), other = grant(&a, node_new(&a, 2), &b);

@@ -146,7 +146,7 @@ static void open_and_close(void)
 	peer_close(&p);
 }
 
-TEST_TIMEOUT("slab: peers that come and go leave nothing", 120)
+TEST_TIMEOUT("slab, peers that come and go leave nothing", 120)
 {
 	no_loss(open_and_close, 8000);
 }
@@ -171,7 +171,7 @@ static void peer_with_everything(void)
 	peer_close(&b);
 }
 
-TEST_TIMEOUT("slab: what peers held goes with them", 120)
+TEST_TIMEOUT("slab, what peers held goes with them", 120)
 {
 	no_loss(peer_with_everything, 2000);
 }
@@ -206,7 +206,7 @@ static void messages(void)
 	OK(drop_now(&receiver, &in.m));
 }
 
-TEST_TIMEOUT("slab: messages that are received leave nothing", 120)
+TEST_TIMEOUT("slab, messages that are received leave nothing", 120)
 {
 	setup();
 	no_loss(messages, 5000);
@@ -237,7 +237,7 @@ static void failures(void)
 	ERR(drop_now(&receiver, &m), EAGAIN);
 }
 
-TEST_TIMEOUT("slab: commands that fail leave nothing", 120)
+TEST_TIMEOUT("slab, commands that fail leave nothing", 120)
 {
 	setup();
 	no_loss(failures, 3000);

@@ -359,7 +359,7 @@ static void storm(unsigned int n_workers, unsigned int n_lives, unsigned int sec
 			test_wait(pid[i]);
 }
 
-TEST_TIMEOUT("stress: 200 processes that live and die at random leave nothing", 180)
+TEST_TIMEOUT("stress, 200 processes that live and die at random leave nothing", 180)
 {
 	struct slab *before = malloc(sizeof(*before));
 	struct test_counts zero;
