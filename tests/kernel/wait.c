@@ -376,6 +376,36 @@ TEST("MSG-11 as many notices wake as many waiters")
 	}
 }
 
+TEST("MSG-11 a death that is told once the handle is taken wakes another waiter")
+{
+	for (unsigned int i = 0; i < test_rounds(60); i++) {
+		struct peer a = peer_new(0), b = peer_new(0), c = peer_new(0);
+		u64 h = grant(&a, node_new(&a, 1), &b), nc = node_new(&c, 2);
+		u64 to_c = grant(&c, nc, &b);
+		struct waiter w[2] = {};
+		int data, other;
+
+		peer_close(&a);
+		GOT_DEAD(&b, h);
+		wait_start(&w[0], &c);
+		wait_start(&w[1], &c);
+		/* One message, and a notice that may not come before it. */
+		OK(send_id(&b, to_c, h));
+		for (int j = 0; j < 2; j++) {
+			test_join(&w[j].thread);
+			OK(w[j].r);
+		}
+		data = w[0].m.type == BUS1_MSG_DATA ? 0 : 1;
+		other = !data;
+		EQ(w[data].m.type, BUS1_MSG_DATA);
+		EQ(w[data].m.n_handles, 1);
+		EQ(w[other].m.type, BUS1_MSG_NODE_DEAD);
+		NOTHING(&c);
+		peer_close(&b);
+		peer_close(&c);
+	}
+}
+
 TEST("MSG-11 a wake-up is not lost with a waiter that a signal takes away")
 {
 	catch(SIGUSR1, 0);
