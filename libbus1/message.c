@@ -80,6 +80,8 @@ int b1__message_new(b1_peer *peer, b1_message **messagep, const struct bus1_msg 
 
 void b1__flush_slices(b1_peer *peer)
 {
+	if (!peer->n_slices)
+		return;
 	b1__give_back(peer, BUS1_CMD_SLICE_RELEASE, peer->slices, peer->n_slices);
 	peer->n_slices = 0;
 	peer->slices_len = 0;

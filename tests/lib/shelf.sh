@@ -3,6 +3,7 @@
 #
 # examples/shelf: three processes and what they must say. Speaks the protocol of
 # the test programs: --list, or substrings of the names to be run.
+# shellcheck disable=SC2317 # functions are called by name
 set -u
 here=$(cd "$(dirname "$0")" && pwd)
 export LC_ALL=C PATH="$here/../../examples:$PATH"
@@ -32,9 +33,9 @@ run() {
         $on_line "$line"
     done <&"$fd"
     exec {fd}<&-
-    wait $pid 2>/dev/null
+    wait "$pid" 2>/dev/null
     status=$?
-    return $status
+    return "$status"
 }
 
 said() { grep -c -- "$1" "$log"; }
@@ -50,18 +51,18 @@ all_right() {
         grep -q "^counter: $sum  *$words words  $name\$" "$log" || { wrong "$name: should be $sum, $words words"; return 1; }
         n=$((n + 1))
     done
-    [ "$(said '^counter: .* words ')" = $n ] || wrong "counted other than $n texts"
+    [ "$(said '^counter: .* words ')" = "$n" ] || wrong "counted other than $n texts"
 }
 
 n_texts() { find -L "$1" -maxdepth 1 -type f | wc -l; }
 
 test_sums() {
-    run : shelf-server $texts shelf-reader -- shelf-counter || { wrong "exit status $?"; return 1; }
-    all_right $texts
+    run : shelf-server "$texts" shelf-reader -- shelf-counter || { wrong "exit status $?"; return 1; }
+    all_right "$texts"
 }
 
 test_unused() {
-    run : shelf-server $texts shelf-reader GPL-3 BSD GPL-3 Artistic -- shelf-counter || { wrong "exit status $?"; return 1; }
+    run : shelf-server "$texts" shelf-reader GPL-3 BSD GPL-3 Artistic -- shelf-counter || { wrong "exit status $?"; return 1; }
     for name in GPL-3 BSD Artistic; do
         [ "$(said "^server: $name: unused, freed\$")" = 1 ] || { wrong "$name was not reported unused once"; return 1; }
     done
@@ -72,15 +73,15 @@ test_unused() {
 # The server is the child of timeout, which is $pid.
 kill_server() {
     case $1 in
-    "counter: stays,"*) kill -KILL "$(pgrep -P $pid)" ;;
+    "counter: stays,"*) kill -KILL "$(pgrep -P "$pid")" ;;
     esac
 }
 
 test_server_killed() {
     local n
-    run kill_server shelf-server $texts shelf-reader -- shelf-counter --stay
-    n=$(n_texts $texts)
-    all_right $texts || return 1
+    run kill_server shelf-server "$texts" shelf-reader -- shelf-counter --stay
+    n=$(n_texts "$texts")
+    all_right "$texts" || return 1
     [ "$(said '^counter: .* is dead$')" = "$n" ] || { wrong "the counter heard of other than $n deaths"; return 1; }
     [ "$(said '^reader: the shelf is dead$')" = 1 ] || { wrong "the reader heard nothing"; return 1; }
     # The counter left because of the server's death: the reader hears of that first.
@@ -94,7 +95,7 @@ kill_counter() {
 }
 
 test_counter_killed() {
-    run kill_counter shelf-server $texts shelf-reader GPL-3 BSD -- shelf-counter --stay
+    run kill_counter shelf-server "$texts" shelf-reader GPL-3 BSD -- shelf-counter --stay
     [ "$(said '^server: .*: unused, freed$')" = 2 ] || { wrong "not 2 texts were reported unused"; return 1; }
     [ "$(said '^reader: the counter has left$')" = 1 ] || wrong "the reader did not hear of it"
 }
