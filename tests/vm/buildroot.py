@@ -28,7 +28,7 @@ PACKAGES = """
     kmod cpio xz-utils lz4 zstd rsync python3 python3-docutils mandoc
     bash coreutils util-linux procps strace bubblewrap jq busybox-static
     grep sed mawk findutils diffutils hostname ncurses-base
-    liburing-dev gdb-minimal
+    liburing-dev libglib2.0-dev libsystemd-dev libuv1-dev gdb-minimal
 """.split()
 
 # Runs in the new root while apt's lists are there. Image and modules are only
@@ -54,12 +54,14 @@ dpkg-query -W -f '${Package} ${Version}\n' >packages
 
 # Enters the root. Arguments: root, number of binds, pairs (source, target), command.
 # Targets are made after /proc and /dev are there, so a checkout may lie anywhere.
-# /tmp is private: process ids are, too, and tools make names of them there.
+# Process ids are private, so that nothing survives an interruption; therefore
+# /tmp is, too, since tools make names of them there. Where a container forbids a
+# /proc of our own, the host's does for everything but leak sanitizers.
 ENTER = r"""
 set -eu
 root=$1 n=$2
 shift 2
-mount --rbind /proc "$root/proc"
+mount -t proc proc "$root/proc" 2>/dev/null || mount --rbind /proc "$root/proc"
 mount --rbind /dev "$root/dev"
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
 while [ "$n" -gt 0 ]; do

@@ -95,8 +95,12 @@ def entry(kind, key, make, what, gigabytes):
         work = path + ".part"
         remove(work)
         os.makedirs(work)
-        make(work)
-        os.rename(work, path)
+        try:
+            make(work)
+            os.rename(work, path)
+        except BaseException:
+            remove(work)
+            raise
     return path
 
 

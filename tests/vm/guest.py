@@ -2,6 +2,7 @@
 """What the virtual machine finds: an initramfs of a cached base (Debian programs)
 and an overlay of what was built from the checkout, made anew each time."""
 
+import json
 import os
 import shlex
 import shutil
@@ -9,7 +10,7 @@ import shutil
 import cache
 import cpio
 import kernels
-from steps import Failure, say, step
+from steps import Failure, log_path, say, step
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 CHECKOUT = os.path.dirname(os.path.dirname(HERE))
@@ -17,7 +18,8 @@ RECIPE = "1"
 
 PACKAGES = """
     base-files bash dash coreutils util-linux mount procps strace bubblewrap jq kmod grep sed mawk
-    findutils diffutils hostname ncurses-base libc-bin libc6-i386 liburing2 busybox-static
+    findutils diffutils hostname ncurses-base libc-bin libc6-i386 busybox-static
+    libglib2.0-0t64 libsystemd0 liburing2 libuv1t64
 """.split()
 SKIP = ("/usr/share/doc", "/usr/share/man", "/usr/share/locale", "/usr/share/info",
         "/usr/share/lintian", "/usr/share/bash-completion", "/usr/share/bug", "/usr/share/perl",
@@ -115,28 +117,59 @@ class Build:
     def lock(self):
         return cache.lock("build-" + self.name, "building this checkout")
 
+    def configure(self, name, options=()):
+        """Configure the meson build NAME unless it is; ninja notices changed build files itself."""
+        if os.path.exists(os.path.join(self.work, name, "build.ninja")):
+            return
+        cache.remove(os.path.join(self.work, name))
+        with step(f"configure {name}", quiet=True) as s:
+            s.run(self.root.command(
+                ["meson", "setup", f"/b/work/{name}", CHECKOUT, "--prefix=/usr", "--sysconfdir=/etc",
+                 "--libdir=lib/x86_64-linux-gnu", "--buildtype=debugoptimized",
+                 "--wrap-mode=nodownload", *options], self.binds()),
+                what="user space cannot be configured")
+
+    def binds(self):
+        return [(CHECKOUT, CHECKOUT), (self.work, "/b/work")]
+
     def userspace(self):
-        """Configure if need be, build, install. Changed build files are noticed by ninja."""
+        """Build user space and install it to where the guest's copy is taken from."""
         if not os.path.exists(os.path.join(CHECKOUT, "meson.build")):
             say("  no meson.build: nothing to install in the guest")
             os.makedirs(self.tree, exist_ok=True)
             return
-        build = os.path.join(self.work, "user")
-        binds = [(CHECKOUT, CHECKOUT), (self.work, "/b/work")]
-        if not os.path.exists(os.path.join(build, "build.ninja")):
-            cache.remove(build)
-            with step("configure user space") as s:
-                s.run(self.root.command(
-                    ["meson", "setup", "/b/work/user", CHECKOUT, "--prefix=/usr", "--sysconfdir=/etc",
-                     "--libdir=lib/x86_64-linux-gnu", "--buildtype=debugoptimized",
-                     "--wrap-mode=nodownload"], binds))
+        self.configure("user")
         with step("build user space", quiet=True) as s:
-            s.run(self.root.command(["ninja", "-C", "/b/work/user"], binds), warnings=True,
+            s.run(self.root.command(["ninja", "-C", "/b/work/user"], self.binds()), warnings=True,
                   what="user space does not build")
             cache.remove(self.tree)
-            s.run(self.root.command(["meson", "install", "-C", "/b/work/user", "--no-rebuild"], binds,
-                                    env={"DESTDIR": "/b/work/installed"}), name="install user space")
+            s.run(self.root.command(["meson", "install", "-C", "/b/work/user", "--no-rebuild"],
+                                    self.binds(), env={"DESTDIR": "/b/work/installed"}),
+                  name="install user space")
             os.makedirs(self.tree, exist_ok=True)
+
+    def host_tests(self, name, options):
+        """Run the tests that need no kernel, in the build root, from the meson build NAME.
+
+        Yields (test, its output, its exit status, seconds)."""
+        if not os.path.exists(os.path.join(CHECKOUT, "meson.build")):
+            return
+        self.configure(name, options)
+        log = os.path.join(self.work, name, "meson-logs", "testlog.json")
+        cache.remove(log)
+        with step(f"host tests in {name}") as s:
+            # Builds what these tests need and no more: not everything can be sanitized.
+            s.run(self.root.command(["meson", "test", "-C", f"/b/work/{name}", "--suite", "host"],
+                                    self.binds()), check=False, warnings=True)
+            if not os.path.exists(log):
+                raise Failure(f"the tests in {name} do not build", log_path(s.name))
+            with open(log, encoding="utf-8") as f:
+                for line in f:
+                    test = json.loads(line)
+                    status = test["returncode"]
+                    yield (test["name"].split("/")[-1].strip(), test.get("stdout", "") + test.get("stderr", ""),
+                           124 if test["result"] == "TIMEOUT" else 128 - status if status < 0 else status,
+                           test["duration"])
 
     def module(self, kernel):
         """Build bus1.ko for `kernel`, and see that it asks for nothing that it may not have."""

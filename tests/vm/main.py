@@ -55,6 +55,8 @@ DEFAULT_KERNELS = {"demo": ["stock"], "test": ["stock", "debug"], "bench": ["per
 SPACE = {"test": 12, "bench": 10}  # gigabytes, with nothing cached
 TEST_LIMIT = {"stock": 300, "perf": 300, "debug": 900}  # seconds for one test program
 TEST_DEADLINE = {"stock": 1800, "perf": 1800, "debug": 3600}
+# Builds in which the tests that need no kernel run; "user" is also what the guest gets.
+HOST_BUILDS = {"user": (), "sanitized": ("-Db_sanitize=address,undefined", "-Db_lundef=false")}
 SETTLE = 4  # guest seconds before instructions are counted
 
 
@@ -208,6 +210,11 @@ def do_test(session, rest):
         return not rest or any(f in name for f in rest)
 
     checks.samples(tally, match)
+    for build, options in HOST_BUILDS.items():
+        reader = suite.Reader(tally, "host", 0, rest, session.options.verbose)
+        with session.build.lock():
+            for test in session.build.host_tests(build, options):
+                reader.whole(*test)
     for name, kernel in session.kernels.items():
         limit = TEST_LIMIT[name]
         with step(f"tests on {name}") as s:

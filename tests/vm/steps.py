@@ -9,6 +9,7 @@ import contextlib
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -48,11 +49,11 @@ def last_line(path):
     try:
         with open(path, "rb") as f:
             f.seek(0, os.SEEK_END)
-            f.seek(max(0, f.tell() - 2048))
+            f.seek(max(0, f.tell() - 8192))
             lines = f.read().decode(errors="replace").split("\n")
     except OSError:
         return ""
-    lines = [line.strip() for line in lines if line.strip()]
+    lines = [line.strip() for line in lines if line.strip() and not line.startswith("$ ")]
     return lines[-1] if lines else ""
 
 
@@ -83,7 +84,7 @@ class Step:
             if now - self.beat < 0.2:
                 return
             self.beat = now
-            width = os.get_terminal_size(2).columns
+            width = shutil.get_terminal_size().columns
             text = f"  {self.name} … {duration(now - self.start)}  {detail}"
             sys.stderr.write("\r\033[K" + text[: width - 1])
             sys.stderr.flush()

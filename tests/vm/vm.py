@@ -17,7 +17,7 @@ from steps import duration, log_path, say, step, stop
 QEMU = "qemu-system-x86_64"
 # Emulation is slow and machines are shared: what only says "slow" gets time.
 APPEND = ("console=ttyS0 panic=-1 nokaslr watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=60 "
-          "random.trust_cpu=on printk.time=1")
+          "random.trust_cpu=on")
 APPEND_FOR = {"debug": "slab_debug=F"}
 MEMORY = 2048  # megabytes; looking for leaks takes time in proportion
 # Without la57: KASAN reports nonsense when an interrupt comes while the kernel
