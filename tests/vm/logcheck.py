@@ -19,7 +19,7 @@ PATTERNS = [(kind, re.compile(pattern)) for kind, pattern in (
     ("lockdep", r"possible (circular|recursive) locking|possible irq lock inversion"
                 r"|possible unsafe locking|inconsistent .*lock.* (state|usage)|lock order detected"
                 r"|suspicious RCU usage|bad unlock balance|bad contention detected|Invalid wait context"
-                r"|lock(s)? (still )?held (when returning|at|by|freed)|held lock freed|lock held when returning"
+                r"|lock(s)? (still )?held (when returning|at|freed)|held lock freed"
                 r"|BUG: MAX_LOCK|turning off the locking correctness validator|possible deadlock"
                 r"|DEBUG_LOCKS_WARN_ON|BUG: (spinlock|rwlock|rt_mutex|mutex) |nested lock was not taken"
                 r"|lockdep is turned off|lock recursion"),
