@@ -2,8 +2,8 @@
 /* Sending, and messages. */
 #include "lib.h"
 
+#include <stdio.h>
 #include <string.h>
-#include <sys/mman.h>
 
 TEST("MSG-3 LIB-2 payloads of every size arrive, and are read in place")
 {
@@ -26,6 +26,37 @@ TEST("MSG-3 LIB-2 payloads of every size arrive, and are read in place")
 		CHECK(b1_message_get_data(p.box.last, &n) == b1_message_get_data(p.box.last, NULL));
 		EQ(info(p.a).n_slices, sizes[i] > info(p.a).max_inline);
 	}
+	pair_deinit(&p);
+}
+
+/* The line of /proc/self/maps that has the address. */
+static void find_map(const void *address, char *line, size_t size)
+{
+	FILE *f = fopen("/proc/self/maps", "re");
+	unsigned long start, end;
+
+	CHECK(f);
+	do
+		CHECK(fgets(line, (int)size, f));
+	while (sscanf(line, "%lx-%lx", &start, &end) != 2 ||
+	       (uintptr_t)address < start || (uintptr_t)address >= end);
+	fclose(f);
+}
+
+TEST("MSG-3 MSG-4 LIB-2 a large payload lies in the pool, a small one in the message")
+{
+	char line[512], data[LARGE] = "";
+	struct pair p;
+
+	pair_init(&p);
+	OK(b1_send_bytes(p.to_box, data, sizeof(data), NULL));
+	drain(p.a);
+	find_map(b1_message_get_data(p.box.last, NULL), line, sizeof(line));
+	CHECK(strstr(line, " r--s ") && strstr(line, "bus1"));
+	OK(b1_send_bytes(p.to_box, data, 10, NULL));
+	drain(p.a);
+	find_map(b1_message_get_data(p.box.last, NULL), line, sizeof(line));
+	CHECK(!strstr(line, "bus1"));
 	pair_deinit(&p);
 }
 
