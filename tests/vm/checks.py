@@ -5,6 +5,7 @@ virtual machine is noticed. First on samples of kernel logs, then for real."""
 import os
 import tempfile
 
+import cache
 import guest
 import kernels
 import logcheck
@@ -134,6 +135,41 @@ def samples(tally, match):
             except Failure as failure:
                 good = "CONFIG_B=y" in failure.what and "CONFIG_A" not in failure.what
         tally.check("VM configuration that is not met is named", good)
+    if match("VM cache takes nothing unfinished for whole"):
+        tally.check("VM cache takes nothing unfinished for whole", *cache_is_atomic())
+
+
+def cache_is_atomic():
+    """Whether an entry whose making failed or was cut off is made anew, once."""
+    made = []
+
+    def make(path):
+        with open(os.path.join(path, "half"), "x", encoding="ascii"):
+            made.append(path)
+        if len(made) == 1:
+            raise Failure("on purpose")
+
+    saved = os.environ.get("XDG_CACHE_HOME")
+    with tempfile.TemporaryDirectory() as directory:
+        os.environ["XDG_CACHE_HOME"] = directory
+        try:
+            try:
+                cache.entry("kind", "key", make, "a test", 0)
+                return False, "a failure was swallowed"
+            except Failure:
+                pass
+            if os.path.exists(os.path.join(cache.top(), "kind-key")):
+                return False, "a failed entry stayed"
+            os.makedirs(os.path.join(cache.top(), "kind-key.part", "half"))  # as a power cut leaves it
+            path = cache.entry("kind", "key", make, "a test", 0)
+            again = cache.entry("kind", "key", make, "a test", 0)
+            good = path == again and len(made) == 2 and os.path.isfile(os.path.join(path, "half"))
+            return good, f"made {len(made)} times"
+        finally:
+            if saved is None:
+                del os.environ["XDG_CACHE_HOME"]
+            else:
+                os.environ["XDG_CACHE_HOME"] = saved
 
 
 class _Silent(suite.Tally):
