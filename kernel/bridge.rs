@@ -1,0 +1,114 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! What is on the other side of `bridge.h`, and what the module counts.
+
+use crate::abi;
+use kernel::bindings;
+use kernel::prelude::*;
+use kernel::sync::atomic::{ordering::Relaxed, Atomic};
+use kernel::types::Opaque;
+
+/// What the module counts, in all peers together.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub(crate) enum Stat {
+    Peers = abi::BUS1_STAT_PEERS,
+    Nodes = abi::BUS1_STAT_NODES,
+    Handles = abi::BUS1_STAT_HANDLES,
+    Messages = abi::BUS1_STAT_MESSAGES,
+    Slices = abi::BUS1_STAT_SLICES,
+    PoolPages = abi::BUS1_STAT_POOL_PAGES,
+}
+
+static STATS: [Atomic<i64>; abi::BUS1_STAT_N as usize] =
+    [const { Atomic::new(0) }; abi::BUS1_STAT_N as usize];
+
+impl Stat {
+    pub(crate) fn add(self, n: i64) {
+        STATS[self as usize].add(n, Relaxed);
+    }
+
+    /// Adds one unless that makes more than `max`.
+    pub(crate) fn try_inc(self, max: i64) -> bool {
+        if STATS[self as usize].fetch_add(1, Relaxed) < max {
+            return true;
+        }
+        self.add(-1);
+        false
+    }
+}
+
+/// One of what a [`Stat`] counts, as long as it lives.
+pub(crate) struct Counted(Stat);
+
+impl Counted {
+    pub(crate) fn new(stat: Stat) -> Self {
+        stat.add(1);
+        Self(stat)
+    }
+
+    pub(crate) fn new_within(stat: Stat, max: i64) -> Result<Self> {
+        if stat.try_inc(max) {
+            Ok(Self(stat))
+        } else {
+            Err(ENOMEM)
+        }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.add(-1);
+    }
+}
+
+/// The total of `which`, one of `enum bus1_stat`, for C.
+#[no_mangle]
+pub extern "C" fn bus1_stat(which: u32) -> kernel::ffi::c_long {
+    STATS.get(which as usize).map_or(0, |s| s.load(Relaxed) as _)
+}
+
+/// The wait queue of a peer: for receivers and pollers.
+#[pin_data]
+pub(crate) struct WaitQueue {
+    #[pin]
+    head: Opaque<bindings::wait_queue_head>,
+}
+
+// SAFETY: A wait queue has a lock of its own.
+unsafe impl Send for WaitQueue {}
+// SAFETY: As above.
+unsafe impl Sync for WaitQueue {}
+
+impl WaitQueue {
+    pub(crate) fn new() -> impl PinInit<Self> {
+        pin_init!(Self {
+            // SAFETY: The place is valid, and stays where it is.
+            head <- Opaque::ffi_init(|head: *mut bindings::wait_queue_head| unsafe {
+                abi::bus1_wait_init(head.cast())
+            }),
+        })
+    }
+
+    pub(crate) fn raw(&self) -> *mut abi::wait_queue_head {
+        self.head.get().cast()
+    }
+
+    #[inline]
+    pub(crate) fn wake(&self) {
+        // SAFETY: It was initialised, and lives as long as `self`.
+        unsafe { abi::bus1_wake(self.raw()) }
+    }
+}
+
+/// Lets others run in the middle of long work. No lock may be held.
+#[inline]
+pub(crate) fn resched() {
+    // SAFETY: Always allowed where sleeping is.
+    unsafe { abi::bus1_resched() }
+}
+
+pub(crate) fn max_pool_pages() -> i64 {
+    // SAFETY: Reads a number.
+    unsafe { abi::bus1_max_pool_pages() as i64 }
+}

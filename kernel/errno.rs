@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The error codes that the kernel crate does not have.
+
+use kernel::bindings;
+use kernel::error::Error;
+
+pub(crate) fn edquot() -> Error {
+    Error::from_errno(-(bindings::EDQUOT as i32))
+}
+
+pub(crate) fn ehostunreach() -> Error {
+    Error::from_errno(-(bindings::EHOSTUNREACH as i32))
+}
+
+pub(crate) fn emediumtype() -> Error {
+    Error::from_errno(-(bindings::EMEDIUMTYPE as i32))
+}

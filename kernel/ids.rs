@@ -1,0 +1,287 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! A table of values by 64-bit id, in constant time, whose ids are never used twice.
+//!
+//! An id is the index of a slot plus one, and above it how often the slot was used before: small
+//! numbers at first, and stale ones are told from live ones without a search. A slot whose
+//! counter is used up is retired.
+//!
+//! The table grows by chunks that the caller allocates before it takes the lock that the table is
+//! under: see [`IdTable::growth`]. It never shrinks while it lives.
+
+use core::mem;
+use kernel::prelude::*;
+
+const CHUNK: usize = 32;
+
+struct Slot<T> {
+    uses: u32,
+    /// Of a free slot: the next free one.
+    next: u32,
+    value: Option<T>,
+}
+
+type Chunk<T> = KVec<Slot<T>>;
+
+/// No slot.
+const NONE: u32 = u32::MAX;
+
+pub(crate) struct IdTable<T> {
+    chunks: KVVec<Chunk<T>>,
+    free: u32,
+    n_free: usize,
+    len: usize,
+}
+
+/// Memory for a table that is to grow, allocated outside of its lock.
+pub(crate) struct Growth<T> {
+    chunk: Chunk<T>,
+    /// A larger directory, if the old one is full.
+    chunks: Option<KVVec<Chunk<T>>>,
+}
+
+/// What a [`Growth`] has to bring: tells the size of the directory.
+#[derive(Clone, Copy)]
+pub(crate) struct Need(usize, bool);
+
+impl<T> Growth<T> {
+    pub(crate) fn new(need: Need) -> Result<Self> {
+        let mut chunk = KVec::with_capacity(CHUNK, GFP_KERNEL_ACCOUNT)?;
+        while chunk.len() < CHUNK {
+            chunk.push_within_capacity(Slot { uses: 0, next: NONE, value: None })?;
+        }
+        let chunks = if need.1 {
+            Some(KVVec::with_capacity((need.0 * 2).max(4), GFP_KERNEL_ACCOUNT)?)
+        } else {
+            None
+        };
+        Ok(Self { chunk, chunks })
+    }
+}
+
+impl<T> IdTable<T> {
+    pub(crate) const fn new() -> Self {
+        Self { chunks: KVVec::new(), free: NONE, n_free: 0, len: 0 }
+    }
+
+    /// How many values there are.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// What is needed before `n` more values can be inserted, or `None` if nothing is.
+    pub(crate) fn growth(&self, n: usize) -> Option<Need> {
+        if self.n_free >= n {
+            return None;
+        }
+        let n_chunks = self.chunks.len();
+        Some(Need(n_chunks, n_chunks == self.chunks.capacity()))
+    }
+
+    /// Takes the memory in, as far as it still fits: the table may have changed since
+    /// [`growth`](Self::growth), so ask that again. What is left is the caller's to drop, outside
+    /// of the lock.
+    pub(crate) fn grow(&mut self, mut growth: Growth<T>) -> Option<Growth<T>> {
+        if self.chunks.len() == self.chunks.capacity() {
+            match growth.chunks.take() {
+                Some(mut chunks) if chunks.capacity() > self.chunks.len() => {
+                    for chunk in self.chunks.drain_all() {
+                        // There is room: no allocation, and no error.
+                        let _ = chunks.push_within_capacity(chunk);
+                    }
+                    growth.chunks = Some(mem::replace(&mut self.chunks, chunks));
+                }
+                _ => return Some(growth),
+            }
+        }
+        let base = self.chunks.len() * CHUNK;
+        let chunk = mem::replace(&mut growth.chunk, KVec::new());
+        if let Err(_) = self.chunks.push_within_capacity(chunk) {
+            return Some(growth);
+        }
+        for index in (base..base + CHUNK).rev() {
+            self.put_free(index as u32);
+        }
+        Some(growth)
+    }
+
+    fn slot(&self, index: u32) -> Option<&Slot<T>> {
+        self.chunks.get(index as usize / CHUNK)?.get(index as usize % CHUNK)
+    }
+
+    fn slot_mut(&mut self, index: u32) -> Option<&mut Slot<T>> {
+        self.chunks.get_mut(index as usize / CHUNK)?.get_mut(index as usize % CHUNK)
+    }
+
+    fn put_free(&mut self, index: u32) {
+        let free = self.free;
+        if let Some(slot) = self.slot_mut(index) {
+            slot.next = free;
+            self.free = index;
+            self.n_free += 1;
+        }
+    }
+
+    /// The id that the next [`insert`](Self::insert) will give.
+    pub(crate) fn next_id(&self) -> Option<u64> {
+        let uses = self.slot(self.free)?.uses;
+        Some(u64::from(uses) << 32 | u64::from(self.free + 1))
+    }
+
+    /// Adds a value and returns its id; gives the value back if there is no free slot, which
+    /// [`growth`](Self::growth) tells before.
+    pub(crate) fn insert(&mut self, value: T) -> core::result::Result<u64, T> {
+        let Some(id) = self.next_id() else {
+            return Err(value);
+        };
+        let index = self.free;
+        let Some(slot) = self.slot_mut(index) else {
+            return Err(value);
+        };
+        slot.value = Some(value);
+        let next = slot.next;
+        self.free = next;
+        self.n_free -= 1;
+        self.len += 1;
+        Ok(id)
+    }
+
+    /// The index of an id's slot, for [`at`](Self::at).
+    pub(crate) fn index(id: u64) -> u32 {
+        (id as u32).wrapping_sub(1)
+    }
+
+    /// The id of the value at an index.
+    pub(crate) fn id_at(&self, index: u32) -> u64 {
+        self.slot(index).map_or(0, |s| u64::from(s.uses) << 32 | u64::from(index + 1))
+    }
+
+    /// The value at an index, for tables whose values refer to one another.
+    pub(crate) fn at(&self, index: u32) -> Option<&T> {
+        self.slot(index)?.value.as_ref()
+    }
+
+    pub(crate) fn at_mut(&mut self, index: u32) -> Option<&mut T> {
+        self.slot_mut(index)?.value.as_mut()
+    }
+
+    pub(crate) fn get(&self, id: u64) -> Option<&T> {
+        let slot = self.slot(Self::index(id))?;
+        if slot.uses == (id >> 32) as u32 {
+            slot.value.as_ref()
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn get_mut(&mut self, id: u64) -> Option<&mut T> {
+        let slot = self.slot_mut(Self::index(id))?;
+        if slot.uses == (id >> 32) as u32 {
+            slot.value.as_mut()
+        } else {
+            None
+        }
+    }
+
+    pub(crate) fn remove(&mut self, id: u64) -> Option<T> {
+        let index = Self::index(id);
+        let slot = self.slot_mut(index)?;
+        if slot.uses != (id >> 32) as u32 {
+            return None;
+        }
+        let value = slot.value.take()?;
+        let fresh = slot.uses != u32::MAX;
+        if fresh {
+            slot.uses += 1;
+        }
+        self.len -= 1;
+        // A slot that started over would give old ids again: it is retired.
+        if fresh {
+            self.put_free(index);
+        }
+        Some(value)
+    }
+
+    /// Takes all values out, one after the other.
+    pub(crate) fn drain(self) -> impl Iterator<Item = T> {
+        self.chunks.into_iter().flat_map(|chunk| chunk.into_iter()).filter_map(|slot| slot.value)
+    }
+}
+
+#[kernel::macros::kunit_tests(bus1_ids)]
+mod tests {
+    use super::*;
+
+    fn grown(n: usize) -> Result<IdTable<u64>> {
+        let mut t = IdTable::new();
+        while let Some(need) = t.growth(n) {
+            drop(t.grow(Growth::new(need)?));
+        }
+        Ok(t)
+    }
+
+    #[test]
+    fn ids_start_at_one_and_are_never_reused() -> Result {
+        let mut t = grown(1)?;
+        let first = t.insert(7).map_err(|_| EINVAL)?;
+        assert_eq!(first, 1);
+        let mut last = first;
+        for _ in 0..100 {
+            assert_eq!(t.remove(last), Some(7));
+            assert_eq!(t.remove(last), None);
+            assert_eq!(t.get(last), None);
+            let id = t.insert(7).map_err(|_| EINVAL)?;
+            assert!(id != last && id != first && id != 0);
+            last = id;
+        }
+        assert_eq!(t.len(), 1);
+        Ok(())
+    }
+
+    #[test]
+    fn grows_and_keeps_what_it_has() -> Result {
+        let mut t = grown(1)?;
+        let mut ids = KVec::new();
+        for i in 0..1000u64 {
+            while let Some(need) = t.growth(1) {
+                drop(t.grow(Growth::new(need)?));
+            }
+            ids.push(t.insert(i).map_err(|_| EINVAL)?, GFP_KERNEL)?;
+        }
+        for (i, id) in ids.iter().enumerate() {
+            assert_eq!(t.get(*id), Some(&(i as u64)));
+            assert_eq!(t.at(IdTable::<u64>::index(*id)), Some(&(i as u64)));
+        }
+        assert_eq!(t.len(), 1000);
+        assert_eq!(t.drain().count(), 1000);
+        Ok(())
+    }
+
+    #[test]
+    fn unknown_ids_are_not_found() -> Result {
+        let mut t = grown(1)?;
+        for id in [0u64, 1, 2, 1 << 32, u64::MAX, u64::from(u32::MAX)] {
+            assert_eq!(t.get(id), None);
+            assert_eq!(t.remove(id), None);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_slot_whose_ids_are_used_up_is_retired() -> Result {
+        let mut t = grown(1)?;
+        let id = t.insert(1).map_err(|_| EINVAL)?;
+        let index = IdTable::<u64>::index(id);
+        if let Some(slot) = t.slot_mut(index) {
+            slot.uses = u32::MAX;
+        }
+        let last = t.id_at(index);
+        assert_eq!(t.remove(last), Some(1));
+        for _ in 0..CHUNK - 1 {
+            let id = t.insert(2).map_err(|_| EINVAL)?;
+            assert!(IdTable::<u64>::index(id) != index);
+        }
+        assert!(t.insert(3).is_err());
+        Ok(())
+    }
+}

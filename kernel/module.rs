@@ -1,0 +1,42 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! bus1: capability-based IPC. See bus1(7) for what it does, docs/design.md for why it is built
+//! so. `bridge.c` holds the device; everything from the parsing of commands on is here.
+//!
+//! Each file knows only those above it:
+//!
+//! | file | what it is |
+//! |---|---|
+//! | `abi`, `bridge`, `errno`, `user` | the structs of user space, the C side, copying from and to user memory |
+//! | `ids`, `slices`, `queue` | containers that know nothing of peers: ids, the pool's allocator, the order |
+//! | `pool` | the pages of a pool |
+//! | `node`, `message`, `peer` | the objects, and the peer that ties them together |
+//! | `object`, `send`, `recv` | the commands |
+//! | `command` | the table of commands, and the entry points that C calls |
+//!
+//! # Locks
+//!
+//! A peer's `inner` lock (a spinlock) is held for one short, bounded section at a time; no two
+//! peers' locks are ever held together. Inside it nests `Node::holders` of any node, and nothing
+//! nests in that. Under neither lock is memory allocated, user memory touched, or a reference
+//! dropped that could be the last of a message or handle: their ends take locks of other peers.
+
+mod abi;
+mod bridge;
+mod command;
+mod errno;
+mod ids;
+mod message;
+mod node;
+mod object;
+mod peer;
+mod pool;
+mod queue;
+mod recv;
+mod send;
+mod slices;
+mod user;
+
+/// C holds `module_init`; the printing macros want this.
+#[allow(dead_code)]
+const __LOG_PREFIX: &[u8] = b"bus1\0";

@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The commands on nodes, handles and slices, but for sending and receiving.
+
+use crate::abi::{self, bus1_cmd_ids, bus1_cmd_info, bus1_cmd_node, bus1_cmd_transfer};
+use crate::errno::emediumtype;
+use crate::message::{PassedList, INLINE};
+use crate::node::{
+    mark_dead, note_passed, settle_told, tell_holders, HandleList, HandleRef, Node, NodeRef,
+    Retired, Told, Use,
+};
+use crate::peer::{Inner, Object, Peer};
+use crate::queue::{Commit, Entry};
+use crate::user::{write_u64, Ids};
+use core::ptr::NonNull;
+use kernel::list::List;
+use kernel::prelude::*;
+use kernel::sync::{Arc, ArcBorrow};
+
+/// How many items of the queue a destroy looks through for messages that it has made void; those
+/// behind them are dropped when they come to the front.
+const PRUNE: usize = 1024;
+
+pub(crate) fn create(peer: &Arc<Peer>, cmd: &mut bus1_cmd_node) -> Result {
+    if cmd.flags != 0 || cmd.id != 0 {
+        return Err(EINVAL);
+    }
+    let node = Node::new(peer.clone(), cmd.cookie)?;
+    cmd.id = peer.insert_node(node)?;
+    Ok(())
+}
+
+/// Takes back [`create`]: the caller could not be told the id.
+pub(crate) fn uncreate(peer: &Arc<Peer>, id: u64) {
+    let _ = destroy_ids(peer, &[id], 0);
+}
+
+fn read_ids(cmd: &bus1_cmd_ids, flags: u64) -> Result<Ids> {
+    if cmd.flags & !flags != 0 || cmd.reserved != 0 || cmd.n_ids == 0 {
+        return Err(EINVAL);
+    }
+    if cmd.n_ids > abi::BUS1_MAX_IDS {
+        return Err(EMSGSIZE);
+    }
+    Ids::read(cmd.ids, cmd.n_ids as usize)
+}
+
+pub(crate) fn destroy(peer: &Arc<Peer>, cmd: &bus1_cmd_ids) -> Result {
+    let ids = read_ids(cmd, u64::from(abi::BUS1_DESTROY_UNUSED))?;
+    destroy_ids(peer, &ids, cmd.flags)
+}
+
+/// The node that is to be destroyed, marked dead.
+fn condemn(inner: &mut Inner, id: u64, flags: u64) -> Result<NodeRef> {
+    let node = match inner.ids.get(id) {
+        Some(Object::Node(node)) => node.clone(),
+        Some(Object::Handle(handle)) if handle.count() > 0 => return Err(EPERM),
+        _ => return Err(ENXIO),
+    };
+    // Dead nodes are not in the table: it stands in the array twice.
+    if node.is_dead() {
+        return Err(EINVAL);
+    }
+    if flags & u64::from(abi::BUS1_DESTROY_UNUSED) != 0 && !node.is_unused(inner) {
+        return Err(EBUSY);
+    }
+    mark_dead(&node, inner, true);
+    Ok(node)
+}
+
+fn destroy_ids(peer: &Arc<Peer>, ids: &[u64], flags: u64) -> Result {
+    let commit = Commit::new()?;
+    let mut nodes: KVVec<NodeRef> = KVVec::with_capacity(ids.len(), GFP_KERNEL_ACCOUNT)?;
+    let mut garbage = List::new();
+
+    let mut inner = peer.inner.lock();
+    for id in ids {
+        match condemn(&mut inner, *id, flags) {
+            Ok(node) => nodes.push_within_capacity(node)?,
+            Err(e) => {
+                for node in &nodes {
+                    mark_dead(node, &mut inner, false);
+                }
+                drop(inner);
+                return Err(e);
+            }
+        }
+    }
+    // Nothing fails from here on.
+    for (id, node) in ids.iter().zip(&nodes) {
+        // The table's reference is not the last one: `nodes` has another.
+        drop(inner.ids.remove(*id));
+        if let Some(notice) = inner.queue.remove(&**node) {
+            garbage.push_back(notice);
+        }
+    }
+    inner.nodes -= nodes.len();
+    inner.queue.prune(&mut garbage, PRUNE);
+    drop(inner);
+
+    let mut told = HandleList::new();
+    for node in &nodes {
+        tell_holders(node, Some(&commit), &mut told);
+    }
+    commit.set();
+    settle_told(&mut told);
+    peer.drop_items(garbage);
+    Ok(())
+}
+
+pub(crate) fn release(peer: &Arc<Peer>, cmd: &bus1_cmd_ids) -> Result {
+    let ids = read_ids(cmd, 0)?;
+    if ids.len() == 1 {
+        let mut inner = peer.inner.lock();
+        let handle = inner.handle(ids[0])?;
+        handle.add_count(-1, &mut inner);
+        let retired = inner.retire(&handle);
+        drop(inner);
+        drop(retired);
+        return Ok(());
+    }
+    release_many(peer, &ids)
+}
+
+fn release_many(peer: &Arc<Peer>, ids: &[u64]) -> Result {
+    let commit = Commit::new()?;
+    let mut handles: KVVec<HandleRef> = KVVec::with_capacity(ids.len(), GFP_KERNEL_ACCOUNT)?;
+    let mut retired: KVVec<Retired> = KVVec::with_capacity(ids.len(), GFP_KERNEL_ACCOUNT)?;
+    let mut told: KVVec<Told> = KVVec::with_capacity(ids.len(), GFP_KERNEL_ACCOUNT)?;
+
+    let mut inner = peer.inner.lock();
+    for id in ids {
+        match inner.handle(*id) {
+            Ok(handle) => {
+                handle.add_count(-1, &mut inner);
+                handles.push_within_capacity(handle)?;
+            }
+            Err(e) => {
+                for handle in &handles {
+                    handle.add_count(1, &mut inner);
+                }
+                drop(inner);
+                return Err(e);
+            }
+        }
+    }
+    for handle in &handles {
+        // A handle that stands in the array twice is in the table only the first time.
+        if let Some(r) = inner.retire(handle) {
+            retired.push_within_capacity(r)?;
+        }
+    }
+    drop(inner);
+
+    for r in retired {
+        if let Some(t) = r.leave(Some(&commit)) {
+            told.push_within_capacity(t)?;
+        }
+    }
+    commit.set();
+    for t in &told {
+        t.settle();
+        t.wake();
+    }
+    Ok(())
+}
+
+pub(crate) fn release_slices(peer: &Arc<Peer>, cmd: &bus1_cmd_ids) -> Result {
+    peer.release_slices(&read_ids(cmd, 0)?)
+}
+
+/// A peer that the caller holds a descriptor of, as long as this lives.
+struct OtherPeer {
+    file: NonNull<abi::file>,
+    peer: Arc<Peer>,
+}
+
+impl OtherPeer {
+    fn get(fd: i32) -> Result<Self> {
+        // SAFETY: May be called with any number.
+        let file = NonNull::new(unsafe { abi::bus1_fget(fd) }).ok_or(EBADF)?;
+        // SAFETY: We have a reference to the file.
+        let Some(peer) = NonNull::new(unsafe { abi::bus1_file_peer(file.as_ptr()) }) else {
+            // SAFETY: We have a reference to the file, and give it back.
+            unsafe { abi::bus1_fput(file.as_ptr()) };
+            return Err(emediumtype());
+        };
+        // SAFETY: The file owns a reference to its peer.
+        let peer = unsafe { ArcBorrow::from_raw(peer.as_ptr().cast::<Peer>()) }.into();
+        Ok(Self { file, peer })
+    }
+}
+
+impl Drop for OtherPeer {
+    fn drop(&mut self) {
+        // SAFETY: Taken by `get`.
+        unsafe { abi::bus1_fput(self.file.as_ptr()) };
+    }
+}
+
+/// Counts of handles that are being moved away. As long as it is not known whether that comes
+/// to pass they stand as coming, so that the handles stay. Not to be dropped under a lock.
+struct Moving {
+    handles: KVVec<HandleRef>,
+    done: bool,
+}
+
+impl Drop for Moving {
+    fn drop(&mut self) {
+        for handle in &self.handles {
+            if !self.done {
+                handle.add_count(1, &mut handle.peer.inner.lock());
+            }
+            handle.peer.give_up(handle);
+        }
+    }
+}
+
+pub(crate) fn transfer(peer: &Arc<Peer>, cmd: &bus1_cmd_transfer) -> Result {
+    if cmd.flags & !u64::from(abi::BUS1_TRANSFER_MOVE) != 0 || cmd.n_ids == 0 {
+        return Err(EINVAL);
+    }
+    if cmd.n_ids > abi::BUS1_MAX_IDS {
+        return Err(EMSGSIZE);
+    }
+    let moves = cmd.flags & u64::from(abi::BUS1_TRANSFER_MOVE) != 0;
+    let ids = Ids::read(cmd.ids, cmd.n_ids as usize)?;
+    let to = OtherPeer::get(cmd.peer_fd)?;
+    let mut uses: KVec<Use> = KVec::with_capacity(ids.len(), GFP_KERNEL_ACCOUNT)?;
+    let n_moving = if moves { ids.len() } else { 0 };
+    let mut moving = Moving {
+        handles: KVVec::with_capacity(n_moving, GFP_KERNEL_ACCOUNT)?,
+        done: false,
+    };
+    for id in ids.iter() {
+        let mut inner = peer.inner.lock();
+        uses.push_within_capacity(inner.resolve_use(*id)?)?;
+        if moves {
+            let handle = inner.handle(*id)?;
+            handle.add_coming(1, &mut inner);
+            handle.add_count(-1, &mut inner);
+            moving.handles.push_within_capacity(handle)?;
+        }
+    }
+    let passed = PassedList::admit(&to.peer, &uses)?;
+    for (i, p) in passed.iter().enumerate() {
+        write_u64(cmd.out.wrapping_add(i as u64 * 8), p.describe().id)?;
+    }
+    // Nothing fails from here on.
+    if passed.take(&mut to.peer.inner.lock()) {
+        to.peer.wake();
+    }
+    moving.done = true;
+    note_all_passed(peer, &uses);
+    Ok(())
+}
+
+/// The owner's books after its nodes were passed on, once per handle.
+pub(crate) fn note_all_passed(peer: &Arc<Peer>, uses: &[Use]) {
+    for u in uses {
+        if Arc::ptr_eq(&u.node().owner, peer) {
+            let overtaken: Option<Entry> = note_passed(u.node(), &mut peer.inner.lock());
+            drop(overtaken);
+        }
+    }
+}
+
+pub(crate) fn info(peer: &Arc<Peer>, cmd: &mut bus1_cmd_info) -> Result {
+    if *cmd.as_words() != [0; 7] {
+        return Err(EINVAL);
+    }
+    let inner = peer.inner.lock();
+    let (n_slices, pool_used) = inner.slices.in_use();
+    if let Some(pool) = &inner.pool {
+        cmd.pool_size = pool.size() as u64;
+        cmd.pool_pages = pool.n_pages();
+    }
+    cmd.pool_used = pool_used as u64;
+    cmd.n_nodes = inner.nodes as u32;
+    cmd.n_handles = inner.n_handles() as u32;
+    cmd.n_queued = inner.queue.len() as u32;
+    cmd.n_slices = n_slices as u32;
+    cmd.max_inline = INLINE as u32;
+    Ok(())
+}
+
+impl bus1_cmd_info {
+    fn as_words(&self) -> &[u64; 7] {
+        const _: () = assert!(core::mem::size_of::<bus1_cmd_info>() == 56);
+        // SAFETY: Integers without padding, aligned to 8, of that size.
+        unsafe { &*(&raw const *self).cast() }
+    }
+}

@@ -1,0 +1,439 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! The allocator of a pool's address space: slices, in constant time.
+//!
+//! Two-level segregated fit: free blocks stand in lists by size class (eight classes to each power
+//! of two), two levels of bitmaps find the smallest class that must fit, and freed blocks merge
+//! with their neighbours at once. Records of the blocks are kept apart from the pool, which user
+//! space sees. A slice's id is that of its record, so giving one back needs no search, and a stale
+//! or invented id is not found.
+//!
+//! Sizes and offsets are counted in granules. Memory for records is allocated by the caller, who
+//! asks [`Slices::growth`] first.
+
+use crate::ids::{Growth, IdTable, Need};
+use kernel::prelude::*;
+
+/// Bytes of a granule. A slice starts at a multiple of it and is padded to one.
+pub(crate) const GRANULE: usize = 64;
+
+const NONE: u32 = u32::MAX;
+const LEVELS: usize = 24;
+const CLASSES: usize = 8;
+/// How many blocks of the class just below are tried when no larger class has any.
+const TRIES: usize = 16;
+
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    Free,
+    /// Allocated; the kernel's.
+    Kernel,
+    /// Received by user space, which may give it back.
+    User,
+}
+
+pub(crate) struct Block {
+    start: u32,
+    size: u32,
+    /// Neighbours by address.
+    prev: u32,
+    next: u32,
+    /// Neighbours in the list of the class, if free.
+    free_prev: u32,
+    free_next: u32,
+    state: State,
+}
+
+/// A slice that was allocated.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(crate) struct Slice {
+    /// Never 0.
+    pub(crate) id: u64,
+    /// Bytes into the pool.
+    pub(crate) offset: usize,
+}
+
+pub(crate) struct Slices {
+    blocks: IdTable<Block>,
+    levels: u32,
+    classes: [u8; LEVELS],
+    heads: [[u32; CLASSES]; LEVELS],
+    n_used: usize,
+    used: usize,
+}
+
+/// The class whose blocks are at least as large as its lower bound, for a block of `size`.
+fn class_of(size: u32) -> (usize, usize) {
+    if (size as usize) < CLASSES {
+        return (0, size as usize);
+    }
+    let log = size.ilog2();
+    ((log - 2) as usize, (size >> (log - 3)) as usize & (CLASSES - 1))
+}
+
+/// The first class all of whose blocks are at least `size`.
+fn class_for(size: u32) -> (usize, usize) {
+    if (size as usize) < CLASSES {
+        return (0, size as usize);
+    }
+    class_of(size + (1 << (size.ilog2() - 3)) - 1)
+}
+
+impl Slices {
+    pub(crate) const fn new() -> Self {
+        Self {
+            blocks: IdTable::new(),
+            levels: 0,
+            classes: [0; LEVELS],
+            heads: [[NONE; CLASSES]; LEVELS],
+            n_used: 0,
+            used: 0,
+        }
+    }
+
+    /// Slices that are allocated, and their bytes.
+    pub(crate) fn in_use(&self) -> (usize, usize) {
+        (self.n_used, self.used * GRANULE)
+    }
+
+    /// What is needed before the next [`alloc`](Self::alloc) or [`extend`](Self::extend).
+    pub(crate) fn growth(&self) -> Option<Need> {
+        // One more than that, so that freeing finds a slot though its own may be retired.
+        self.blocks.growth(2)
+    }
+
+    pub(crate) fn grow(&mut self, growth: Growth<Block>) -> Option<Growth<Block>> {
+        self.blocks.grow(growth)
+    }
+
+    fn link(&mut self, index: u32) {
+        let Some(b) = self.blocks.at(index) else { return };
+        let (l, c) = class_of(b.size);
+        let head = self.heads[l][c];
+        if let Some(b) = self.blocks.at_mut(index) {
+            b.state = State::Free;
+            b.free_prev = NONE;
+            b.free_next = head;
+        }
+        if let Some(h) = self.blocks.at_mut(head) {
+            h.free_prev = index;
+        }
+        self.heads[l][c] = index;
+        self.classes[l] |= 1 << c;
+        self.levels |= 1 << l;
+    }
+
+    fn unlink(&mut self, index: u32) {
+        let Some(b) = self.blocks.at(index) else { return };
+        let (prev, next) = (b.free_prev, b.free_next);
+        let (l, c) = class_of(b.size);
+        if let Some(n) = self.blocks.at_mut(next) {
+            n.free_prev = prev;
+        }
+        if let Some(p) = self.blocks.at_mut(prev) {
+            p.free_next = next;
+            return;
+        }
+        self.heads[l][c] = next;
+        if next == NONE {
+            self.classes[l] &= !(1 << c);
+            if self.classes[l] == 0 {
+                self.levels &= !(1 << l);
+            }
+        }
+    }
+
+    /// Adds `granules` of free space: the whole pool, once, when it is made.
+    pub(crate) fn extend(&mut self, granules: u32) -> Result {
+        let block = Block {
+            start: 0,
+            size: granules,
+            prev: NONE,
+            next: NONE,
+            free_prev: NONE,
+            free_next: NONE,
+            state: State::Free,
+        };
+        let id = self.blocks.insert(block).map_err(|_| ENOMEM)?;
+        self.link(IdTable::<Block>::index(id));
+        Ok(())
+    }
+
+    fn find(&self, size: u32) -> Option<u32> {
+        let (l, c) = class_for(size);
+        if l < LEVELS {
+            let here = u32::from(self.classes[l]) & (u32::MAX << c);
+            if here != 0 {
+                return Some(self.heads[l][here.trailing_zeros() as usize]);
+            }
+            let above = self.levels & (u32::MAX << (l + 1));
+            if above != 0 {
+                let l = above.trailing_zeros() as usize;
+                return Some(self.heads[l][self.classes[l].trailing_zeros() as usize]);
+            }
+        }
+        // Blocks of the size's own class may fit or not.
+        let (l, c) = class_of(size);
+        let mut index = self.heads[l][c];
+        for _ in 0..TRIES {
+            let b = self.blocks.at(index)?;
+            if b.size >= size {
+                return Some(index);
+            }
+            index = b.free_next;
+        }
+        None
+    }
+
+    /// Allocates `size` granules, or returns `None` if no block is large enough. Needs the growth.
+    pub(crate) fn alloc(&mut self, size: u32) -> Option<Slice> {
+        let index = self.find(size)?;
+        self.unlink(index);
+        let b = self.blocks.at_mut(index)?;
+        b.state = State::Kernel;
+        let (start, rest, next) = (b.start, b.size - size, b.next);
+        if rest > 0 {
+            let tail = Block {
+                start: start + size,
+                size: rest,
+                prev: index,
+                next,
+                free_prev: NONE,
+                free_next: NONE,
+                state: State::Free,
+            };
+            // Without the growth the block goes out whole.
+            if let Ok(tail) = self.blocks.insert(tail) {
+                let tail = IdTable::<Block>::index(tail);
+                if let Some(b) = self.blocks.at_mut(index) {
+                    b.size = size;
+                    b.next = tail;
+                }
+                if let Some(n) = self.blocks.at_mut(next) {
+                    n.prev = tail;
+                }
+                self.link(tail);
+            }
+        }
+        self.n_used += 1;
+        self.used += self.blocks.at(index)?.size as usize;
+        Some(Slice { id: self.blocks.id_at(index), offset: start as usize * GRANULE })
+    }
+
+    /// Tells whether user space has this slice.
+    pub(crate) fn is_users(&self, id: u64) -> bool {
+        self.blocks.get(id).is_some_and(|b| b.state == State::User)
+    }
+
+    /// Gives a slice to user space, which may then give it back, or takes that back.
+    pub(crate) fn set_users(&mut self, id: u64, users: bool) {
+        if let Some(b) = self.blocks.get_mut(id) {
+            b.state = if users { State::User } else { State::Kernel };
+        }
+    }
+
+    /// Frees a slice. An id that is not known does nothing.
+    ///
+    /// The record of the freed space is the one of the first block of it, but under a new id: the
+    /// old one must not be found again.
+    pub(crate) fn free(&mut self, id: u64) {
+        let Some(b) = self.blocks.get(id) else { return };
+        if b.state == State::Free {
+            return;
+        }
+        let Some(mut b) = self.blocks.remove(id) else { return };
+        self.n_used -= 1;
+        self.used -= b.size as usize;
+        // The slot just left is there: nothing is allocated. It may be another, if retired.
+        if let Some(n) = self.blocks.at(b.next) {
+            if n.state == State::Free {
+                let (size, next) = (n.size, n.next);
+                self.unlink(b.next);
+                self.blocks.remove(self.blocks.id_at(b.next));
+                b.size += size;
+                b.next = next;
+            }
+        }
+        if let Some(p) = self.blocks.at(b.prev) {
+            if p.state == State::Free {
+                let prev = b.prev;
+                self.unlink(prev);
+                if let Some(p) = self.blocks.at_mut(prev) {
+                    p.size += b.size;
+                    p.next = b.next;
+                }
+                if let Some(n) = self.blocks.at_mut(b.next) {
+                    n.prev = prev;
+                }
+                self.link(prev);
+                return;
+            }
+        }
+        let (prev, next) = (b.prev, b.next);
+        if let Ok(id) = self.blocks.insert(b) {
+            let index = IdTable::<Block>::index(id);
+            if let Some(p) = self.blocks.at_mut(prev) {
+                p.next = index;
+            }
+            if let Some(n) = self.blocks.at_mut(next) {
+                n.prev = index;
+            }
+            self.link(index);
+        }
+    }
+}
+
+#[kernel::macros::kunit_tests(bus1_slices)]
+mod tests {
+    use super::*;
+
+    fn pool(granules: u32) -> Result<Slices> {
+        let mut s = Slices::new();
+        grow(&mut s)?;
+        s.extend(granules)?;
+        Ok(s)
+    }
+
+    fn grow(s: &mut Slices) -> Result {
+        while let Some(need) = s.growth() {
+            drop(s.grow(Growth::new(need)?));
+        }
+        Ok(())
+    }
+
+    fn alloc(s: &mut Slices, size: u32) -> Result<Option<Slice>> {
+        grow(s)?;
+        Ok(s.alloc(size))
+    }
+
+    /// The sizes by address, checked: no gap, no overlap, no two free neighbours.
+    fn check(s: &Slices, granules: u32) -> bool {
+        let mut at = 0;
+        let mut seen = 0;
+        let mut was_free = false;
+        while at < granules {
+            let mut found = false;
+            for i in 0..4096 {
+                let Some(b) = s.blocks.at(i) else { continue };
+                if b.start == at {
+                    if was_free && b.state == State::Free {
+                        return false;
+                    }
+                    was_free = b.state == State::Free;
+                    at += b.size;
+                    seen += 1;
+                    found = true;
+                    break;
+                }
+            }
+            if !found {
+                return false;
+            }
+        }
+        at == granules && seen == s.blocks.len()
+    }
+
+    #[test]
+    fn classes_are_monotonic_and_fit() {
+        let mut last = (0, 0);
+        for size in 1..100_000u32 {
+            let c = class_of(size);
+            assert!(c >= last);
+            assert!(class_for(size) >= c);
+            // Any block of the class for a size is at least that size.
+            let (l, i) = class_for(size);
+            let lower = if l == 0 { i as u32 } else { (8 + i as u32) << (l - 1) };
+            assert!(lower >= size);
+            last = c;
+        }
+    }
+
+    #[test]
+    fn whole_pool_in_one_slice() -> Result {
+        let mut s = pool(1000)?;
+        let a = alloc(&mut s, 1000)?.ok_or(EINVAL)?;
+        assert_eq!(a.offset, 0);
+        assert_eq!(alloc(&mut s, 1)?, None);
+        s.free(a.id);
+        assert_eq!(alloc(&mut s, 1001)?, None);
+        let b = alloc(&mut s, 1000)?.ok_or(EINVAL)?;
+        assert!(b.id != a.id);
+        Ok(())
+    }
+
+    #[test]
+    fn stale_and_foreign_ids_do_nothing() -> Result {
+        let mut s = pool(100)?;
+        let a = alloc(&mut s, 10)?.ok_or(EINVAL)?;
+        let b = alloc(&mut s, 10)?.ok_or(EINVAL)?;
+        assert!(!s.is_users(a.id));
+        s.set_users(a.id, true);
+        assert!(s.is_users(a.id));
+        s.free(a.id);
+        let before = s.in_use();
+        for id in [0, a.id, b.id + (1 << 32), u64::MAX, 3] {
+            assert!(!s.is_users(id));
+            s.free(id);
+        }
+        assert_eq!(s.in_use(), before);
+        assert!(check(&s, 100));
+        Ok(())
+    }
+
+    /// A random mix against a map of what is taken: no overlap ever, all merged at the end, and
+    /// requests refused only when no gap is large enough, but for the bounded search.
+    #[test]
+    fn random_mix_against_a_reference() -> Result {
+        const N: usize = 2048;
+        let mut s = pool(N as u32)?;
+        let mut taken = KVec::from_elem(false, N, GFP_KERNEL)?;
+        let mut live: KVec<(Slice, usize)> = KVec::new();
+        let mut seed = 12345u64;
+        let mut refused_full = 0;
+        for _ in 0..20_000 {
+            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            let r = (seed >> 33) as usize;
+            if r % 5 < 3 {
+                let size = 1 + (r >> 8) % if r & 0x80 != 0 { 8 } else { 200 };
+                match alloc(&mut s, size as u32)? {
+                    Some(slice) => {
+                        let at = slice.offset / GRANULE;
+                        for t in &mut taken[at..at + size] {
+                            assert!(!*t);
+                            *t = true;
+                        }
+                        live.push((slice, size), GFP_KERNEL)?;
+                    }
+                    None => {
+                        let (mut run, mut longest) = (0, 0);
+                        for t in &taken {
+                            run = if *t { 0 } else { run + 1 };
+                            longest = longest.max(run);
+                        }
+                        // Good fit gives up an eighth at most.
+                        assert!(longest < size + size / 8 + 1);
+                        refused_full += 1;
+                    }
+                }
+            } else if !live.is_empty() {
+                let at = (r >> 8) % live.len();
+                let last = live.len() - 1;
+                live.swap(at, last);
+                if let Some((slice, size)) = live.pop() {
+                    let at = slice.offset / GRANULE;
+                    taken[at..at + size].fill(false);
+                    s.free(slice.id);
+                }
+            }
+        }
+        assert!(refused_full > 0);
+        assert!(check(&s, N as u32));
+        while let Some((slice, _)) = live.pop() {
+            s.free(slice.id);
+        }
+        assert_eq!(s.in_use(), (0, 0));
+        assert_eq!(s.blocks.len(), 1);
+        assert!(alloc(&mut s, N as u32)?.is_some());
+        Ok(())
+    }
+}

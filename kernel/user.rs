@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Memory of the caller's: size-versioned structs, arrays of ids, payloads in parts.
+
+use crate::abi::{self, Command, Plain};
+use core::mem::size_of;
+use kernel::alloc::KVVec;
+use kernel::prelude::*;
+use kernel::uaccess::{UserPtr, UserSlice, UserSliceReader};
+
+pub(crate) fn ptr(addr: u64) -> UserPtr {
+    UserPtr::from_addr(addr as usize)
+}
+
+/// Reads a command of `size` bytes: what a shorter one lacks is zero, what a longer one has more
+/// must be zero (ABI-1).
+#[inline]
+pub(crate) fn read_command<T: Command>(arg: UserPtr, size: usize) -> Result<T> {
+    if size == size_of::<T>() {
+        return UserSlice::new(arg, size).reader().read();
+    }
+    if size < T::VER0 {
+        return Err(EINVAL);
+    }
+    let mut cmd = T::default();
+    // SAFETY: `cmd` is plain integers of that size.
+    let r = unsafe {
+        abi::bus1_copy_struct(
+            (&raw mut cmd).cast(),
+            size_of::<T>(),
+            arg.as_const_ptr().cast(),
+            size,
+        )
+    };
+    kernel::error::to_result(r)?;
+    Ok(cmd)
+}
+
+/// Writes a command back, as much of it as the caller knows.
+#[inline]
+pub(crate) fn write_command<T: Command>(arg: UserPtr, size: usize, cmd: &T) -> Result {
+    let mut writer = UserSlice::new(arg, size).writer();
+    if size >= size_of::<T>() {
+        writer.write(cmd)
+    } else {
+        writer.write_slice(&cmd.as_bytes()[..size])
+    }
+}
+
+/// Writes an entry of an array whose stride may be larger than the kernel's entry.
+#[inline]
+pub(crate) fn write_entry<T: Plain>(addr: u64, stride: usize, entry: &T) -> Result {
+    UserSlice::new(ptr(addr), size_of::<T>()).writer().write(entry)?;
+    let Some(rest) = stride.checked_sub(size_of::<T>()) else { return Err(EINVAL) };
+    if rest > 0 {
+        clear(addr.wrapping_add(size_of::<T>() as u64), rest)?;
+    }
+    Ok(())
+}
+
+pub(crate) fn write<T: Plain>(addr: u64, value: &T) -> Result {
+    UserSlice::new(ptr(addr), size_of::<T>()).writer().write(value)
+}
+
+pub(crate) fn write_s32(addr: u64, value: i32) -> Result {
+    UserSlice::new(ptr(addr), 4).writer().write(&value)
+}
+
+pub(crate) fn write_u32(addr: UserPtr, value: u32) -> Result {
+    UserSlice::new(addr, 4).writer().write(&value)
+}
+
+pub(crate) fn write_u64(addr: u64, value: u64) -> Result {
+    UserSlice::new(ptr(addr), 8).writer().write(&value)
+}
+
+/// Zeroes user memory.
+pub(crate) fn clear(addr: u64, len: usize) -> Result {
+    // SAFETY: Checks the address itself.
+    kernel::error::to_result(unsafe { abi::bus1_clear_user(ptr(addr).as_mut_ptr().cast(), len) })
+}
+
+const MAX_PAYLOAD: u64 = abi::BUS1_MAX_PAYLOAD as u64;
+
+/// How many ids are kept on the stack.
+const FEW: usize = 8;
+
+/// An array of ids that the caller gave.
+pub(crate) enum Ids {
+    Few([u64; FEW], usize),
+    Many(KVVec<u64>),
+}
+
+impl Ids {
+    /// `n` was checked against its bound.
+    pub(crate) fn read(addr: u64, n: usize) -> Result<Self> {
+        let mut reader = UserSlice::new(ptr(addr), n * size_of::<u64>()).reader();
+        if n == 1 {
+            let mut few = [0; FEW];
+            few[0] = reader.read()?;
+            return Ok(Self::Few(few, 1));
+        }
+        if n <= FEW {
+            let mut few = [0; FEW];
+            for id in &mut few[..n] {
+                *id = reader.read()?;
+            }
+            return Ok(Self::Few(few, n));
+        }
+        Ok(Self::Many(read_array(addr, n)?))
+    }
+}
+
+impl core::ops::Deref for Ids {
+    type Target = [u64];
+
+    fn deref(&self) -> &[u64] {
+        match self {
+            Self::Few(ids, n) => &ids[..*n],
+            Self::Many(ids) => ids,
+        }
+    }
+}
+
+/// Reads an array; `n` was checked against its bound.
+pub(crate) fn read_array<T: kernel::transmute::FromBytes>(addr: u64, n: usize) -> Result<KVVec<T>> {
+    let mut reader = UserSlice::new(ptr(addr), n * size_of::<T>()).reader();
+    let mut array = KVVec::with_capacity(n, GFP_KERNEL_ACCOUNT)?;
+    for _ in 0..n {
+        array.push_within_capacity(reader.read()?)?;
+    }
+    Ok(array)
+}
+
+/// Where the payload of a message is in the sender's memory. It may change while it is read: each
+/// destination gets one reading of it.
+pub(crate) enum Payload {
+    One(u64, usize),
+    Parts(KVVec<abi::bus1_iovec>, usize),
+}
+
+impl Payload {
+    pub(crate) fn new(cmd: &abi::bus1_cmd_send) -> Result<Self> {
+        if cmd.n_iovs == 0 {
+            if cmd.iovs != 0 {
+                return Err(EINVAL);
+            }
+            if cmd.len > MAX_PAYLOAD {
+                return Err(EMSGSIZE);
+            }
+            return Ok(Self::One(cmd.data, cmd.len as usize));
+        }
+        if cmd.data != 0 || cmd.len != 0 {
+            return Err(EINVAL);
+        }
+        if cmd.n_iovs > abi::BUS1_MAX_IOVS {
+            return Err(EMSGSIZE);
+        }
+        let parts: KVVec<abi::bus1_iovec> = read_array(cmd.iovs, cmd.n_iovs as usize)?;
+        let mut len = 0u64;
+        for part in &parts {
+            // Bounded on each step, so that the sum can not wrap.
+            if part.len > MAX_PAYLOAD {
+                return Err(EMSGSIZE);
+            }
+            len += part.len;
+            if len > MAX_PAYLOAD {
+                return Err(EMSGSIZE);
+            }
+        }
+        Ok(Self::Parts(parts, len as usize))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::One(_, len) | Self::Parts(_, len) => *len,
+        }
+    }
+
+    /// Calls `copy` for each part in turn, with how much of the payload comes before it.
+    pub(crate) fn read(
+        &self,
+        mut copy: impl FnMut(UserSliceReader, usize, usize) -> Result,
+    ) -> Result {
+        match self {
+            Self::One(addr, len) => copy(UserSlice::new(ptr(*addr), *len).reader(), 0, *len),
+            Self::Parts(parts, _) => {
+                let mut before = 0;
+                for part in parts {
+                    let len = part.len as usize;
+                    copy(UserSlice::new(ptr(part.base), len).reader(), before, len)?;
+                    before += len;
+                }
+                Ok(())
+            }
+        }
+    }
+}
