@@ -108,8 +108,8 @@ static int parse(b1_peer *peer, const struct bus1_msg *msg, struct event *event)
 			return r;
 		/* fall through */
 	case BUS1_MSG_NODE_UNUSED:
-		/* Of a node that was dropped meanwhile it concerns nobody. */
-		if (handle && handle->is_node)
+		/* Of a node that has ended meanwhile it concerns nobody. */
+		if (handle && handle->is_node && !atomic_load(&handle->dead))
 			event->node = b1_node_ref(b1__node(handle));
 		break;
 	case BUS1_MSG_NODE_DEAD:

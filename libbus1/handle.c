@@ -154,7 +154,7 @@ void b1__handle_free(b1_handle *handle)
 	free(handle);
 }
 
-b1_handle *b1__handle_arrived(b1_peer *peer, uint64_t id, b1_handle **spare)
+b1_handle *b1__handle_arrived(b1_peer *peer, uint64_t id, bool own, b1_handle **spare)
 {
 	b1_handle *handle = b1__find(peer, id);
 	uint64_t ids[COUNTS_MAX - 1];
@@ -164,12 +164,13 @@ b1_handle *b1__handle_arrived(b1_peer *peer, uint64_t id, b1_handle **spare)
 		handle = *spare;
 		*spare = NULL;
 		handle->id = id;
-		handle->counts = 1;
+		/* An own node that no object stands for is just something to send to. */
+		handle->counts = own ? 0 : 1;
 		b1__idmap_add(&peer->map, id, handle);
 		return handle;
 	}
 	b1__ref(&handle->refs);
-	if (handle->is_node)
+	if (handle->is_node || own)
 		return handle;
 	/* One count would do; giving each surplus one back at once would cost a call. */
 	if (++handle->counts >= COUNTS_MAX) {
@@ -211,11 +212,8 @@ void b1__handles_unref(b1_peer *peer, b1_handle *const *handles, size_t n)
 		gone = handle;
 		if (atomic_load(&peer->ended))
 			continue;
-		if (handle->is_node) {
-			if (atomic_load(&handle->dead))
-				continue;
+		if (handle->is_node && !atomic_load(&handle->dead))
 			b1__give_back(peer, BUS1_CMD_NODE_DESTROY, &handle->id, 1);
-		}
 		b1__idmap_remove(&peer->map, handle->id);
 		if (n_ids + handle->counts > COUNTS_MAX) {
 			b1__give_back(peer, BUS1_CMD_HANDLE_RELEASE, ids, n_ids);
@@ -302,7 +300,7 @@ static int handle_import(b1_peer *peer, b1_handle **handlep, b1_peer *giver, uin
 	if (r >= 0)
 		r = b1__command(giver, BUS1_CMD_HANDLE_TRANSFER, &cmd);
 	if (r >= 0)
-		*handlep = b1__handle_arrived(peer, out, &spare);
+		*handlep = b1__handle_arrived(peer, out, false, &spare);
 	b1__unlock(peer);
 	b1__handle_free(spare);
 	return r;

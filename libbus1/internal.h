@@ -153,12 +153,12 @@ b1_handle *b1__handle_alloc(b1_peer *peer);
 /* Undo b1__handle_alloc(). Accepts NULL. */
 void b1__handle_free(b1_handle *handle);
 /*
- * Account for a count of `id` that the kernel has just given. Returns the
- * object of that id with a reference: one that exists, or *spare (made by
- * b1__handle_alloc() and then set to NULL), for which there must be room in the
- * map. Locked.
+ * Account for a count of `id` that the kernel has just given (none, if it is
+ * known to be `own`). Returns the object of that id with a reference: one that
+ * exists, or *spare (made by b1__handle_alloc() and then set to NULL), for which
+ * there must be room in the map. Locked.
  */
-b1_handle *b1__handle_arrived(b1_peer *peer, uint64_t id, b1_handle **spare);
+b1_handle *b1__handle_arrived(b1_peer *peer, uint64_t id, bool own, b1_handle **spare);
 /* Take off a reference from each, all of one peer. */
 void b1__handles_unref(b1_peer *peer, b1_handle *const *handles, size_t n);
 /* Call the watches. Returns the first negative result. Not locked. */

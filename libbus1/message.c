@@ -59,7 +59,8 @@ int b1__message_new(b1_peer *peer, b1_message **messagep, const struct bus1_msg 
 		bool fresh = message->handles[i];
 
 		spare = message->handles[i];
-		message->handles[i] = b1__handle_arrived(peer, handles[i].id, &spare);
+		message->handles[i] = b1__handle_arrived(peer, handles[i].id,
+							 handles[i].flags & BUS1_HANDLE_OWN, &spare);
 		/* Of one that was known its notice of death will tell. */
 		if (fresh && handles[i].flags & BUS1_HANDLE_DEAD)
 			atomic_store(&message->handles[i]->dead, true);

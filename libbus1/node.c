@@ -123,10 +123,9 @@ int b1_node_destroy(b1_node *node, unsigned int flags)
 		r = -EHOSTUNREACH;
 	else
 		r = b1__command(peer, BUS1_CMD_NODE_DESTROY, &cmd);
-	if (r >= 0) {
+	/* It stays in the map: what refers to it may still arrive, and arrives as it. */
+	if (r >= 0)
 		atomic_store(&node->handle.dead, true);
-		b1__idmap_remove(&peer->map, node->handle.id);
-	}
 	b1__unlock(peer);
 	if (r < 0)
 		return r;

@@ -167,10 +167,8 @@ static void peer_give_back_all(b1_peer *peer)
 
 		if (!h)
 			continue;
-		if (h->is_node) {
-			atomic_store(&h->dead, true);
+		if (h->is_node && !atomic_exchange(&h->dead, true))
 			nodes[n_nodes++] = h->id;
-		}
 		for (k = 0; k < h->counts; k++) {
 			ids[n_ids++] = h->id;
 			if (n_ids == 256) {

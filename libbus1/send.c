@@ -83,7 +83,7 @@ static int explain(int r, b1_handle *to)
 		return r;
 	if (atomic_load(&to->peer->ended))
 		return -ESHUTDOWN;
-	return to->is_node && atomic_load(&to->dead) ? -EHOSTUNREACH : r;
+	return atomic_load(&to->dead) ? -EHOSTUNREACH : r;
 }
 
 int b1_send_sized(b1_handle *const *to, size_t n_to, const b1_outgoing *outgoing,

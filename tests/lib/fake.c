@@ -26,6 +26,7 @@ const int test_is_fake = 1;
 
 struct fake_node {
 	struct fake_peer *owner;	/* NULL: dead */
+	uint64_t home;			/* serial of who made it */
 	uint64_t id, cookie, seq;
 	unsigned int users;		/* counts, and handles in queued messages */
 	unsigned int refs;
@@ -57,6 +58,7 @@ struct fake_msg {
 
 struct fake_peer {
 	int fd;
+	uint64_t serial;
 	uint64_t ids;
 	struct fake_node *nodes;
 	struct fake_handle *handles;
@@ -70,6 +72,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static struct fake_peer *peers[MAX_FDS];
+static uint64_t serials;
 
 #define PTR(u) ((void *)(uintptr_t)(u))
 
@@ -207,7 +210,7 @@ static uint64_t arrive(struct fake_peer *peer, struct fake_node *node)
 {
 	struct fake_handle *h;
 
-	if (node->owner == peer)
+	if (node->home == peer->serial)
 		return node->id;
 	node_use(node);
 	for (h = peer->handles; h && h->node != node; h = h->next)
@@ -314,6 +317,7 @@ static int cmd_node_create(struct fake_peer *peer, struct bus1_cmd_node *cmd)
 	struct fake_node *node = zalloc(sizeof(*node));
 
 	node->owner = peer;
+	node->home = peer->serial;
 	node->refs = 1;
 	node->id = cmd->id = ++peer->ids;
 	node->cookie = cmd->cookie;
@@ -397,7 +401,7 @@ static int cmd_transfer(struct fake_peer *peer, const struct bus1_cmd_transfer *
 	for (i = 0; i < cmd->n_ids; i++) {
 		node = node_of(peer, ids[i]);
 		out[i] = arrive(to, node);
-		if (!node->owner && held(to, out[i])->counts == 1)
+		if (!node->owner && held(to, out[i]) && held(to, out[i])->counts == 1)
 			notice(to, BUS1_MSG_NODE_DEAD, node);
 		if (cmd->flags & BUS1_TRANSFER_MOVE)
 			release(peer, held(peer, ids[i]));
@@ -550,8 +554,8 @@ static void deliver(struct fake_peer *peer, struct fake_msg *msg, struct bus1_ms
 
 		handles[i] = (struct bus1_handle){
 			.id = arrive(peer, node),
-			.flags = node->owner == peer ? BUS1_HANDLE_OWN :
-				 node->owner ? 0 : BUS1_HANDLE_DEAD,
+			.flags = (node->home == peer->serial ? BUS1_HANDLE_OWN : 0) |
+				 (node->owner ? 0 : BUS1_HANDLE_DEAD),
 		};
 	}
 }
@@ -629,6 +633,7 @@ int __wrap_open64(const char *path, int flags, ...)
 	pthread_mutex_lock(&lock);
 	peers[fd] = zalloc(sizeof(*peers[fd]));
 	peers[fd]->fd = fd;
+	peers[fd]->serial = ++serials;
 	pthread_mutex_unlock(&lock);
 	return fd;
 }

@@ -156,6 +156,38 @@ TEST("LIB-2 OBJ-8 a node is destroyed by command, and its object stays")
 	pair_deinit(&p);
 }
 
+TEST("LIB-2 OBJ-4 OBJ-8 a handle to one's own node arrives as the node when that is dead, too")
+{
+	b1_handle *to_second = NULL, *own = NULL;
+	struct box second;
+	struct pair p;
+
+	pair_init(&p);
+	box_init(&second, p.a);
+	OK(b1_handle_transfer(b1_node_get_handle(second.node), p.b, &to_second));
+	OK(b1_node_destroy(p.box.node, 0));
+	OK(b1_send_bytes(to_second, NULL, 0, p.to_box));
+	drain(p.a);
+	own = b1_message_get_handle(second.last, 0);
+	CHECK(b1_handle_get_node(own) == p.box.node);
+	CHECK(b1_handle_is_dead(own));
+	box_empty(&second);
+	OK(b1_handle_transfer(p.to_box, p.a, &own));
+	CHECK(b1_handle_get_node(own) == p.box.node);
+	b1_handle_unref(own);
+
+	/* Without its object it is a dead handle like any other. */
+	p.box.node = b1_node_unref(p.box.node);
+	OK(b1_send_bytes(to_second, NULL, 0, p.to_box));
+	drain(p.a);
+	own = b1_message_get_handle(second.last, 0);
+	CHECK(b1_handle_get_node(own) == NULL);
+	CHECK(b1_handle_is_dead(own));
+	box_deinit(&second);
+	b1_handle_unref(to_second);
+	pair_deinit(&p);
+}
+
 TEST("LIB-2 OBJ-10 unused, used again, and destroyed when unused")
 {
 	struct pair p;
