@@ -588,12 +588,17 @@ static void shift(void *arg)
 {
 	struct shifty *s = arg;
 
+	u32 state = 1;
+
 	for (unsigned int i = 0; !__atomic_load_n(&s->stop, __ATOMIC_RELAXED); i++) {
 		volatile struct bus1_iovec *v = &s->iov[i % 4];
+		u32 bad;
 
-		v->len = i % 7 ? 100 : UINT64_MAX - 300;
-		((volatile struct bus1_pass *)&s->pass[i % 4])->id = i % 3 ? s->n : 12345678;
-		((volatile u64 *)s->dests)[i % 4] = i % 5 ? s->t.to_b : 0;
+		state = state * 1664525 + 1013904223;
+		bad = state >> 16;
+		v->len = bad & 7 ? 100 : UINT64_MAX - 300;
+		((volatile struct bus1_pass *)&s->pass[i % 4])->id = bad & 0x78 ? s->n : 12345678;
+		((volatile u64 *)s->dests)[i % 4] = bad & 0x780 ? s->t.to_b : 0;
 		v->len = 100 + i % 1000;
 	}
 }

@@ -152,6 +152,7 @@ TEST("ABI-1 msgs[] has the stride that the caller says")
 TEST("MSG-10 what does not fit is told, and stays")
 {
 	struct self s = self_new(0);
+	struct peer other = peer_new(0);
 	size_t inl = peer_info(&s.p).max_inline;
 	u64 ids[20];
 	u8 data[4096];
@@ -160,8 +161,11 @@ TEST("MSG-10 what does not fit is told, and stays")
 	u32 need;
 	u8 *buf;
 
-	for (int i = 0; i < 20; i++)
+	/* Nodes that have a user all the while. */
+	for (int i = 0; i < 20; i++) {
 		ids[i] = node_new(&s.p, (u64)i);
+		grant(&s.p, ids[i], &other);
+	}
 	fill(data, inl, 1);
 	{
 		struct bus1_pass pass[20] = {};
