@@ -62,6 +62,7 @@ test_sums() {
 }
 
 test_unused() {
+    local name
     run : shelf-server "$texts" shelf-reader GPL-3 BSD GPL-3 Artistic -- shelf-counter || { wrong "exit status $?"; return 1; }
     for name in GPL-3 BSD Artistic; do
         [ "$(said "^server: $name: unused, freed\$")" = 1 ] || { wrong "$name was not reported unused once"; return 1; }
