@@ -53,6 +53,7 @@ static __poll_t bus1_poll(struct file *file, poll_table *table)
 	__poll_t mask = EPOLLOUT | EPOLLWRNORM;
 
 	poll_wait(file, bus1_peer_wait(file->private_data), table);
+	bus1_peer_clean(file->private_data);
 	if (bus1_peer_readable(file->private_data))
 		mask |= EPOLLIN | EPOLLRDNORM;
 	return mask;

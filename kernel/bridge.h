@@ -67,6 +67,8 @@ long bus1_peer_ioctl(void *peer, bool nonblock, unsigned int cmd,
 struct wait_queue_head *bus1_peer_wait(void *peer);
 /* Whether a receive would find something. Any context that may spin. */
 bool bus1_peer_readable(void *peer);
+/* Drop what is at the front and void. May sleep: not while about to wait. */
+void bus1_peer_clean(void *peer);
 /* Make the pool if there is none; check that pgoff + pages is within it. */
 int bus1_peer_map(void *peer, unsigned long pgoff, unsigned long pages);
 /* The page at an index of the pool, without a reference, or NULL. */

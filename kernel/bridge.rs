@@ -64,7 +64,7 @@ impl Drop for Counted {
 
 /// The total of `which`, one of `enum bus1_stat`, for C.
 #[no_mangle]
-pub extern "C" fn bus1_stat(which: u32) -> kernel::ffi::c_long {
+pub(crate) extern "C" fn bus1_stat(which: u32) -> kernel::ffi::c_long {
     STATS.get(which as usize).map_or(0, |s| s.load(Relaxed) as _)
 }
 

@@ -91,7 +91,7 @@ unsafe fn borrow<'a>(peer: *mut c_void) -> ArcBorrow<'a, Peer> {
 
 /// See `bridge.h`.
 #[no_mangle]
-pub extern "C" fn bus1_peer_open() -> *mut c_void {
+pub(crate) extern "C" fn bus1_peer_open() -> *mut c_void {
     match Peer::open() {
         Ok(peer) => Arc::into_raw(peer).cast_mut().cast(),
         Err(_) => core::ptr::null_mut(),
@@ -104,7 +104,7 @@ pub extern "C" fn bus1_peer_open() -> *mut c_void {
 ///
 /// `peer` is from [`bus1_peer_open`]; this is its last use.
 #[no_mangle]
-pub unsafe extern "C" fn bus1_peer_close(peer: *mut c_void) {
+pub(crate) unsafe extern "C" fn bus1_peer_close(peer: *mut c_void) {
     // SAFETY: By the caller: takes the file's reference over.
     let peer: Arc<Peer> = unsafe { Arc::from_raw(peer.cast_const().cast()) };
     peer.close();
@@ -116,7 +116,7 @@ pub unsafe extern "C" fn bus1_peer_close(peer: *mut c_void) {
 ///
 /// `peer` is the peer of a file that stays open.
 #[no_mangle]
-pub unsafe extern "C" fn bus1_peer_ioctl(
+pub(crate) unsafe extern "C" fn bus1_peer_ioctl(
     peer: *mut c_void,
     nonblock: bool,
     cmd: c_uint,
@@ -138,7 +138,7 @@ pub unsafe extern "C" fn bus1_peer_ioctl(
 ///
 /// `peer` is the peer of a file that stays open.
 #[no_mangle]
-pub unsafe extern "C" fn bus1_peer_readable(peer: *mut c_void) -> bool {
+pub(crate) unsafe extern "C" fn bus1_peer_readable(peer: *mut c_void) -> bool {
     // SAFETY: By the caller.
     unsafe { borrow(peer) }.is_readable()
 }
@@ -149,7 +149,18 @@ pub unsafe extern "C" fn bus1_peer_readable(peer: *mut c_void) -> bool {
 ///
 /// `peer` is the peer of a file that stays open.
 #[no_mangle]
-pub unsafe extern "C" fn bus1_peer_wait(peer: *mut c_void) -> *mut abi::wait_queue_head {
+pub(crate) unsafe extern "C" fn bus1_peer_clean(peer: *mut c_void) {
+    // SAFETY: By the caller.
+    unsafe { borrow(peer) }.clean()
+}
+
+/// See `bridge.h`.
+///
+/// # Safety
+///
+/// `peer` is the peer of a file that stays open.
+#[no_mangle]
+pub(crate) unsafe extern "C" fn bus1_peer_wait(peer: *mut c_void) -> *mut abi::wait_queue_head {
     // SAFETY: By the caller.
     unsafe { borrow(peer) }.wait.raw()
 }
@@ -160,7 +171,7 @@ pub unsafe extern "C" fn bus1_peer_wait(peer: *mut c_void) -> *mut abi::wait_que
 ///
 /// `peer` is the peer of a file that stays open.
 #[no_mangle]
-pub unsafe extern "C" fn bus1_peer_map(peer: *mut c_void, pgoff: c_ulong, pages: c_ulong) -> c_int {
+pub(crate) unsafe extern "C" fn bus1_peer_map(peer: *mut c_void, pgoff: c_ulong, pages: c_ulong) -> c_int {
     // SAFETY: By the caller.
     match unsafe { borrow(peer) }.map(pgoff as usize, pages as usize) {
         Ok(()) => 0,
@@ -174,7 +185,7 @@ pub unsafe extern "C" fn bus1_peer_map(peer: *mut c_void, pgoff: c_ulong, pages:
 ///
 /// `peer` is the peer of a file that stays open.
 #[no_mangle]
-pub unsafe extern "C" fn bus1_peer_page(peer: *mut c_void, pgoff: c_ulong) -> *mut abi::page {
+pub(crate) unsafe extern "C" fn bus1_peer_page(peer: *mut c_void, pgoff: c_ulong) -> *mut abi::page {
     // SAFETY: By the caller.
     let page = unsafe { borrow(peer) }.page(pgoff as usize);
     page.map_or(core::ptr::null_mut(), |page| page.as_ptr().cast())

@@ -97,6 +97,15 @@ impl PassedList {
         self.taken.store(true, Relaxed);
         dead
     }
+
+    /// A receiver takes them into its hand, or is done. With the peer's lock held.
+    pub(crate) fn add_in_hand(&self, n: i64) {
+        for passed in &self.list {
+            if let Passed::Handle(h) = passed {
+                h.add_in_hand(n);
+            }
+        }
+    }
 }
 
 impl Deref for PassedList {
@@ -131,7 +140,7 @@ pub(crate) struct Message {
 /// [taken](Self::take), its slice is freed on drop, which must not be under a lock.
 pub(crate) struct Content {
     slice: Option<Reserved>,
-    len: usize,
+    len: u32,
     /// The first `len` bytes are set, if there is no slice.
     inline: [MaybeUninit<u8>; INLINE],
 }
@@ -139,13 +148,21 @@ pub(crate) struct Content {
 struct Reserved {
     slice: Slice,
     owner: Arc<Peer>,
-    taken: Atomic<bool>,
+    len: u32,
+    fate: Atomic<i8>,
 }
+
+/// What is to become of a [`Reserved`] slice if it is dropped: zeroed and freed; freed, since it was
+/// sent; nothing, since user space has it.
+const UNSENT: i8 = 0;
+const SENT: i8 = 1;
+const TAKEN: i8 = 2;
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        if !self.taken.load(Relaxed) {
-            self.owner.unreserve(self.slice);
+        let fate = self.fate.load(Relaxed);
+        if fate != TAKEN {
+            self.owner.unreserve(self.slice, self.len as usize, fate == SENT);
         }
     }
 }
@@ -160,20 +177,24 @@ impl Content {
     pub(crate) fn read(node: &NodeRef, payload: &Payload) -> Result<Self> {
         let len = payload.len();
         let mut content =
-            Self { slice: None, len, inline: [const { MaybeUninit::uninit() }; INLINE] };
+            Self { slice: None, len: len as u32, inline: [const { MaybeUninit::uninit() }; INLINE] };
         if len <= INLINE {
             read_inline(payload, &mut content.inline)?;
         } else {
             let (slice, pool) = node.owner.reserve(node, len)?;
-            content.slice =
-                Some(Reserved { owner: node.owner.clone(), slice, taken: Atomic::new(false) });
+            content.slice = Some(Reserved {
+                slice,
+                owner: node.owner.clone(),
+                len: len as u32,
+                fate: Atomic::new(UNSENT),
+            });
             pool.fill(slice.offset, payload)?;
         }
         Ok(content)
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.len
+        self.len as usize
     }
 
     pub(crate) fn slice(&self) -> Option<Slice> {
@@ -181,7 +202,7 @@ impl Content {
     }
 
     pub(crate) fn inline(&self) -> &[u8] {
-        let len = if self.slice.is_some() { 0 } else { self.len };
+        let len = if self.slice.is_some() { 0 } else { self.len() };
         // SAFETY: Set by `read`.
         unsafe { core::slice::from_raw_parts(self.inline.as_ptr().cast(), len) }
     }
@@ -190,7 +211,14 @@ impl Content {
     pub(crate) fn take(&self, peer: &mut Inner) {
         if let Some(s) = &self.slice {
             peer.slices.set_users(s.slice.id, true);
-            s.taken.store(true, Relaxed);
+            s.fate.store(TAKEN, Relaxed);
+        }
+    }
+
+    /// The message is linked, or that is taken back.
+    pub(crate) fn set_sent(&self, sent: bool) {
+        if let Some(s) = &self.slice {
+            s.fate.store(if sent { SENT } else { UNSENT }, Relaxed);
         }
     }
 }

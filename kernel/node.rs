@@ -11,14 +11,15 @@
 //!
 //! A [`Handle`] exists in its peer's table from the moment that a message (or transfer) with it is
 //! on its way to the peer, until it has neither counts nor messages. User space can name it only
-//! while it has counts.
+//! while it has counts; when it has given all of them back while more is on its way, the handle
+//! goes on under a new id.
 //!
 //! # Users
 //!
 //! `Node::users` counts the handles that exist, plus each [`Use`]: a send that has looked the node
 //! up, or a message that carries a node home to its owner. When it drops to 0 the owner is told,
-//! but only if it has passed the node on since it was told last. Only the owner can raise it from
-//! 0, under its own lock, so that with the lock held 0 is final.
+//! but only if the node was really passed on since it was told last: a send that fails is no use.
+//! Only the owner can raise it from 0, under its own lock, so that with the lock held 0 is final.
 //!
 //! # Notices
 //!
@@ -58,9 +59,12 @@ pub(crate) struct Node {
     users: Atomic<i64>,
     /// Set under the owner's lock; no message is linked after that.
     dead: Atomic<bool>,
-    /// How often the owner passed the node on. Under the owner's lock.
-    passed: Atomic<u64>,
-    /// What `passed` was when the owner was last told that the node is unused. Likewise.
+    /// The owner has passed the node on, and was not told since that it is unused. Under the
+    /// owner's lock.
+    in_use: Atomic<bool>,
+    /// How often `in_use` was set. Likewise.
+    seq: Atomic<u64>,
+    /// What `seq` was when the owner was last told. Likewise.
     told: Atomic<u64>,
     /// Nests in the lock of any one peer.
     #[pin]
@@ -78,6 +82,10 @@ pub(crate) struct Handle {
     count: Atomic<u64>,
     /// Deliveries on their way. Likewise.
     coming: Atomic<u64>,
+    /// User space has seen the id. Likewise.
+    named: Atomic<bool>,
+    /// How many receivers have it in their hand: a message that brings it, or its notice. Likewise.
+    in_hand: Atomic<u64>,
     /// The node died, and this handle's notice was linked or will be. Likewise.
     dead: Atomic<bool>,
     #[pin]
@@ -136,7 +144,8 @@ impl Node {
                 id: Atomic::new(0),
                 users: Atomic::new(0),
                 dead: Atomic::new(false),
-                passed: Atomic::new(0),
+                in_use: Atomic::new(false),
+                seq: Atomic::new(0),
                 told: Atomic::new(0),
                 holders <- new_spinlock!(Holders { closed: false, list: List::new() }, "bus1_holders"),
                 _counted: Counted::new(Stat::Nodes),
@@ -264,12 +273,13 @@ pub(crate) fn tell_unused(
     if owner.closed || node.is_dead() || node.users.load(Relaxed) != 0 {
         return false;
     }
-    if node.told.load(Relaxed) == node.passed.load(Relaxed) {
+    if !node.in_use.load(Relaxed) {
         return true;
     }
-    // In a receiver's hand: it asks again when it is done.
+    // Else it is in a receiver's hand, who asks again when it is done.
     if let Ok(entry) = ListArc::try_from_arc(node.clone()) {
-        node.told.store(node.passed.load(Relaxed), Relaxed);
+        node.in_use.store(false, Relaxed);
+        node.told.store(node.seq.load(Relaxed), Relaxed);
         owner.queue.push(entry as Entry, commit);
     }
     true
@@ -277,13 +287,17 @@ pub(crate) fn tell_unused(
 
 /// The owner has passed the node on: withdraws a notice that was not yet received.
 pub(crate) fn note_passed(node: &NodeRef, owner: &mut Inner) -> Option<Entry> {
-    node.passed.store(node.passed.load(Relaxed) + 1, Relaxed);
+    if node.in_use.load(Relaxed) {
+        return None;
+    }
+    node.in_use.store(true, Relaxed);
+    node.seq.store(node.seq.load(Relaxed) + 1, Relaxed);
     owner.queue.remove(&**node)
 }
 
 /// Whether a notice in a receiver's hand has been overtaken by a new use.
 pub(crate) fn is_overtaken(node: &Node, _owner: &mut Inner) -> bool {
-    node.told.load(Relaxed) != node.passed.load(Relaxed)
+    node.told.load(Relaxed) != node.seq.load(Relaxed)
 }
 
 impl Handle {
@@ -295,6 +309,8 @@ impl Handle {
                 id: Atomic::new(0),
                 count: Atomic::new(0),
                 coming: Atomic::new(0),
+                named: Atomic::new(false),
+                in_hand: Atomic::new(0),
                 dead: Atomic::new(false),
                 links <- ListLinks::new(),
                 tracker <- AtomicTracker::new(),
@@ -316,6 +332,29 @@ impl Handle {
     /// count nor coming is left.
     pub(crate) fn add_count(&self, n: i64, _peer: &mut Inner) {
         self.count.store(self.count.load(Relaxed).wrapping_add_signed(n), Relaxed);
+        self.named.store(true, Relaxed);
+    }
+
+    /// A receiver takes it into its hand, or is done. With the peer's lock held.
+    pub(crate) fn add_in_hand(&self, n: i64) {
+        self.in_hand.store(self.in_hand.load(Relaxed).wrapping_add_signed(n), Relaxed);
+    }
+
+    /// User space has released the handle, but more is on its way, and no receiver has the old id in
+    /// its hand: what comes is to come under a new id.
+    pub(crate) fn wants_new_id(&self) -> bool {
+        self.named.load(Relaxed) && self.count.load(Relaxed) == 0 && self.in_hand.load(Relaxed) == 0
+    }
+
+    /// The handle starts anew, under another id; its notice, too.
+    pub(crate) fn rename(this: &HandleRef, id: u64, peer: &mut Inner) {
+        this.id.store(id, Relaxed);
+        this.named.store(false, Relaxed);
+        if this.is_dead() {
+            if let Ok(entry) = ListArc::try_from_arc(this.clone()) {
+                peer.queue.push(entry as Entry, None);
+            }
+        }
     }
 
     pub(crate) fn add_coming(&self, n: i64, _peer: &mut Inner) {

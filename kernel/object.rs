@@ -4,7 +4,7 @@
 
 use crate::abi::{self, bus1_cmd_ids, bus1_cmd_info, bus1_cmd_node, bus1_cmd_transfer};
 use crate::errno::emediumtype;
-use crate::message::{PassedList, INLINE};
+use crate::message::{Passed, PassedList, INLINE};
 use crate::node::{
     mark_dead, note_passed, settle_told, tell_holders, HandleList, HandleRef, Node, NodeRef,
     Retired, Told, Use,
@@ -251,11 +251,16 @@ pub(crate) fn transfer(peer: &Arc<Peer>, cmd: &bus1_cmd_transfer) -> Result {
         to.peer.wake();
     }
     moving.done = true;
-    note_all_passed(peer, &uses);
+    for (u, p) in uses.iter().zip(passed.iter()) {
+        // What the other peer owns itself, it has no use of.
+        if matches!(p, Passed::Handle(_)) {
+            note_all_passed(peer, core::slice::from_ref(u));
+        }
+    }
     Ok(())
 }
 
-/// The owner's books after its nodes were passed on, once per handle.
+/// The owner's books after its nodes were passed on.
 pub(crate) fn note_all_passed(peer: &Arc<Peer>, uses: &[Use]) {
     for u in uses {
         if Arc::ptr_eq(&u.node().owner, peer) {

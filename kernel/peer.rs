@@ -36,7 +36,7 @@ pub(crate) enum Object {
     Handle(HandleRef),
 }
 
-#[pin_data]
+#[pin_data(PinnedDrop)]
 pub(crate) struct Peer {
     /// See the head of `module.rs` for what may be done under it.
     #[pin]
@@ -44,6 +44,14 @@ pub(crate) struct Peer {
     #[pin]
     pub(crate) wait: WaitQueue,
     _counted: Counted,
+}
+
+#[pinned_drop]
+impl PinnedDrop for Peer {
+    fn drop(self: Pin<&mut Self>) {
+        // Those that user space had: the others were freed with their messages.
+        Stat::Slices.add(-(self.inner.lock().slices.in_use().0 as i64));
+    }
 }
 
 pub(crate) struct Inner {
@@ -99,9 +107,17 @@ impl Inner {
         }
     }
 
-    /// Takes a handle that has become idle out of the table.
+    /// After a handle has lost a count, or one that was coming: if it has become idle it is taken out
+    /// of the table.
     pub(crate) fn retire(&mut self, handle: &HandleRef) -> Option<Retired> {
         if !handle.is_idle() {
+            if handle.wants_new_id() {
+                let object = self.ids.remove(handle.id.load(Relaxed))?;
+                // There is always a slot in reserve, so this can not fail.
+                if let Ok(id) = self.ids.insert(object) {
+                    Handle::rename(handle, id, self);
+                }
+            }
             return None;
         }
         // Not there if the peer is closed: then that has retired it.
@@ -178,17 +194,17 @@ impl Peer {
     }
 
     pub(crate) fn is_readable(&self) -> bool {
+        self.inner.lock().queue.has_next()
+    }
+
+    /// Drops what waits at the front of the queue and can never be received.
+    pub(crate) fn clean(&self) {
         let mut garbage = List::new();
-        let mut found = false;
-        let entry = self.inner.lock().queue.next(&mut garbage, |_| {
-            found = true;
-            false
-        });
+        let entry = self.inner.lock().queue.next(&mut garbage, |_| false);
         drop(entry);
         if !garbage.is_empty() {
             self.drop_items(garbage);
         }
-        found
     }
 
     /// Adds a node of this peer's to its table.
@@ -202,14 +218,14 @@ impl Peer {
             if inner.nodes >= MAX_NODES {
                 return Err(edquot());
             }
-            if let (None, Some(id)) = (inner.ids.growth(1), inner.ids.next_id()) {
+            if let (None, Some(id)) = (inner.ids.growth(2), inner.ids.next_id()) {
                 node.id.store(id, Relaxed);
                 inner.nodes += 1;
                 // There is a free slot, so this can not fail.
                 let _ = inner.ids.insert(Object::Node(node));
                 return Ok(id);
             }
-            let need = inner.ids.growth(1);
+            let need = inner.ids.growth(2);
             drop(inner);
             growth = need.map(Growth::new).transpose()?;
         }
@@ -238,7 +254,7 @@ impl Peer {
             if let Some(g) = growth.take() {
                 growth = inner.ids.grow(g);
             }
-            let need = inner.ids.growth(1);
+            let need = inner.ids.growth(2);
             if need.is_none() {
                 if let Some(Spare { handle, tree }) = spare.take() {
                     return Ok(Passed::Handle(Self::add_handle(&mut inner, handle, tree)));
@@ -311,8 +327,15 @@ impl Peer {
         }
     }
 
-    /// Frees a slice that user space never got.
-    pub(crate) fn unreserve(&self, slice: Slice) {
+    /// Frees a slice that user space never got. What was copied for a message that was not sent is
+    /// zeroed before.
+    pub(crate) fn unreserve(&self, slice: Slice, len: usize, sent: bool) {
+        if !sent {
+            let pool = self.inner.lock().pool.clone();
+            if let Some(pool) = pool {
+                pool.zero(slice.offset, len);
+            }
+        }
         self.inner.lock().slices.free(slice.id);
         Stat::Slices.add(-1);
     }

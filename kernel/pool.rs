@@ -109,7 +109,7 @@ impl Pool {
     }
 
     /// Zeroes a range as far as it has pages.
-    fn zero(&self, offset: usize, len: usize) {
+    pub(crate) fn zero(&self, offset: usize, len: usize) {
         let end = offset + len;
         let mut at = offset;
         while at < end {

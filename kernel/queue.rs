@@ -265,6 +265,21 @@ impl Queue {
         }
     }
 
+    /// Whether [`next`](Self::next) would find something. Drops nothing.
+    pub(crate) fn has_next(&mut self) -> bool {
+        if !self.pending.is_empty() {
+            self.read_flags();
+        }
+        for item in self.items.iter() {
+            // SAFETY: We have `&mut` on the home queue of everything in it.
+            let state = unsafe { &*item.state.get() };
+            if state.commit.is_none() && item.ready() == Ready::Yes {
+                return true;
+            }
+        }
+        false
+    }
+
     /// Takes the next item off for which `take` says so, given the oldest that is ready. What can
     /// never be received goes to `garbage`, to be dropped by the caller without the lock.
     pub(crate) fn next(

@@ -36,7 +36,8 @@ fn check(cmd: &bus1_cmd_recv) -> Result {
     if cmd.n_release > abi::BUS1_MAX_IDS || cmd.n_msgs > abi::BUS1_MAX_MSGS {
         return Err(EMSGSIZE);
     }
-    if cmd.n_release == 0 && (cmd.release != 0 || cmd.n_msgs == 0) {
+    // A release[] without a count is left from the call before: see give_back().
+    if cmd.n_release == 0 && cmd.n_msgs == 0 {
         return Err(EINVAL);
     }
     if cmd.flags & u64::from(abi::BUS1_RECV_DROP) != 0 && cmd.n_msgs != 1 {
@@ -100,6 +101,16 @@ struct Cursor {
     used: usize,
 }
 
+/// A receiver takes an item into its hand, or is done with it. With the peer's lock held.
+#[inline]
+fn add_in_hand(item: &DynItem, n: i64) {
+    match item.kind() {
+        Kind::Message(m) => m.passed.add_in_hand(n),
+        Kind::Dead(h) => h.add_in_hand(n),
+        _ => (),
+    }
+}
+
 /// Bytes of buf[] that an item needs.
 fn size_in_buf(item: &DynItem) -> usize {
     match item.kind() {
@@ -125,6 +136,9 @@ fn take(peer: &Arc<Peer>, call: &mut Call, wanted: u32) -> Result<u32> {
             let size = at.used + size_in_buf(item);
             if size > room && !drops {
                 needed = size;
+            }
+            if needed == 0 {
+                add_in_hand(item, 1);
             }
             needed == 0
         });
@@ -232,9 +246,15 @@ fn describe_content(call: &Call, m: &Message, msg: &mut bus1_msg, mut used: usiz
 fn finish(peer: &Arc<Peer>, entry: Entry, drops: bool) {
     let mut unused = None;
     match entry.kind() {
-        Kind::Message(m) if !drops => {
+        Kind::Message(m) => {
             if m.content().slice().is_some() || !m.passed.is_empty() {
                 let mut inner = peer.inner.lock();
+                m.passed.add_in_hand(-1);
+                if drops {
+                    drop(inner);
+                    drop(entry);
+                    return;
+                }
                 m.content().take(&mut inner);
                 let dead = m.passed.take(&mut inner);
                 drop(inner);
@@ -245,11 +265,30 @@ fn finish(peer: &Arc<Peer>, entry: Entry, drops: bool) {
             }
         }
         Kind::Unused(n) => unused = Some(n.id.load(Relaxed)),
-        _ => (),
+        Kind::Dead(h) => return finish_dead(peer, h.id.load(Relaxed), entry),
+        #[cfg(CONFIG_KUNIT = "y")]
+        Kind::Test(_) => (),
     }
     drop(entry);
     if let Some(id) = unused {
         retell(peer, id);
+    }
+}
+
+/// The notice of a death was received. The handle keeps its id until now.
+fn finish_dead(peer: &Arc<Peer>, id: u64, entry: Entry) {
+    let inner = peer.inner.lock();
+    add_in_hand(&entry, -1);
+    let handle = match inner.ids.get(id) {
+        Some(Object::Handle(handle)) => Some(handle.clone()),
+        _ => None,
+    };
+    // The table has a reference, or else user space has released the handle.
+    drop(inner);
+    drop(entry);
+    if let Some(handle) = handle {
+        let retired = peer.inner.lock().retire(&handle);
+        drop(retired);
     }
 }
 
@@ -272,6 +311,7 @@ fn retell(peer: &Arc<Peer>, id: u64) {
 fn put_back(peer: &Arc<Peer>, mut hand: Items) {
     while let Some(entry) = hand.pop_back() {
         let mut inner = peer.inner.lock();
+        add_in_hand(&entry, -1);
         let (void, unused) = match entry.kind() {
             Kind::Dead(h) => (h.is_idle(), None),
             Kind::Unused(n) => (is_overtaken(n, &mut inner), Some(n.id.load(Relaxed))),

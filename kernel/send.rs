@@ -76,7 +76,7 @@ fn send_plain(peer: &Arc<Peer>, dest: u64, payload: &Payload) -> Result {
     let node = peer.inner.lock().resolve(dest)?.clone();
     let content = Content::read(&node, payload)?;
     let message = Message::new(node.clone(), content, PassedList::new())?;
-    node.owner.link(&node, message as Entry, None)?;
+    link(message, None)?;
     node.owner.wake();
     Ok(())
 }
@@ -85,7 +85,7 @@ fn send_one(peer: &Arc<Peer>, dest: u64, payload: &Payload, passes: &[bus1_pass]
     let node = peer.inner.lock().resolve(dest)?.clone();
     let uses = use_passes(peer, passes)?;
     let message = prepare(&node, payload, &uses)?;
-    node.owner.link(&node, message as Entry, None)?;
+    link(message, None)?;
     node.owner.wake();
     note_all_passed(peer, &uses);
     Ok(())
@@ -97,6 +97,21 @@ fn prepare(node: &NodeRef, payload: &Payload, uses: &[Use]) -> Result<ListArc<It
     // Last: what is announced should not wait for the sender's memory.
     let passed = PassedList::admit(&node.owner, uses)?;
     Message::new(node.clone(), content, passed)
+}
+
+/// Links a message: it is sent.
+#[inline]
+fn link(
+    message: ListArc<Item<Message>>,
+    commit: Option<&Arc<Commit>>,
+) -> Result<Arc<Item<Message>>> {
+    let sent = message.clone_arc();
+    sent.content().set_sent(true);
+    if let Err(e) = sent.node.owner.link(&sent.node, message as Entry, commit) {
+        sent.content().set_sent(false);
+        return Err(e);
+    }
+    Ok(sent)
 }
 
 /// What becomes of one destination.
@@ -141,10 +156,8 @@ fn send_many(
 
     for fate in fates.iter_mut().filter(|fate| matches!(fate, Fate::Ready(_))) {
         let Fate::Ready(message) = core::mem::replace(fate, Fate::Failed(EAGAIN)) else { continue };
-        let node = message.node.clone();
-        let linked = message.clone_arc();
-        *fate = match node.owner.link(&node, message as Entry, Some(&commit)) {
-            Ok(()) => Fate::Linked(linked),
+        *fate = match link(message, Some(&commit)) {
+            Ok(linked) => Fate::Linked(linked),
             Err(e) => Fate::Failed(e),
         };
     }
@@ -152,6 +165,7 @@ fn send_many(
         for fate in &fates {
             if let Fate::Linked(message) = fate {
                 let entry = message.node.owner.inner.lock().queue.remove(&**message);
+                message.content().set_sent(false);
                 drop(entry);
             }
         }
@@ -166,9 +180,7 @@ fn send_many(
             owner.wake();
         }
     }
-    for _ in fates.iter().filter(|f| matches!(f, Fate::Linked(_))) {
-        note_all_passed(peer, &uses);
-    }
+    note_all_passed(peer, &uses);
     Ok(())
 }
 

@@ -161,7 +161,8 @@ static void receive(struct worker *w)
 			memcpy(&h, (u8 *)buf + m[i].handles + k * sizeof(h), sizeof(h));
 			NE(h.id, 0);
 			if (h.flags & BUS1_HANDLE_OWN)
-				ERR(release(&w->p, h.id), EPERM);
+				ERR(release(&w->p, h.id),
+				    h.flags & BUS1_HANDLE_DEAD ? ENXIO : EPERM);
 			else if (h.id == w->hub)
 				OK(release(&w->p, h.id));
 			else
