@@ -349,3 +349,96 @@ TEST("OBJ-11 nodes of one array die at one instant")
 		peer_close(&t.b);
 	}
 }
+
+struct undone {
+	struct peer a, b;
+	u64 n[3], to_n[3], nb, to_b;
+	bool stop;
+};
+
+static void destroy_in_vain(void *arg)
+{
+	struct undone *t = arg;
+	u64 ids[] = { t->n[0], t->n[1], t->n[2], t->n[0] };
+
+	while (!__atomic_load_n(&t->stop, __ATOMIC_RELAXED)) {
+		ERR(ids_cmd(&t->a, BUS1_CMD_NODE_DESTROY, 0, ids, 4), EINVAL);
+		ERR(ids_cmd(&t->a, BUS1_CMD_NODE_DESTROY, BUS1_DESTROY_UNUSED, ids, 3), EBUSY);
+	}
+}
+
+TEST("OBJ-11 nobody sees anything of a destruction that fails")
+{
+	struct undone t = { .a = peer_new(0), .b = peer_new(0) };
+	struct test_thread thread;
+	struct in in;
+
+	t.nb = node_new(&t.b, 1);
+	t.to_b = grant(&t.b, t.nb, &t.a);
+	/* The last one has users, the first two have none but while they travel. */
+	for (int i = 0; i < 3; i++) {
+		t.n[i] = node_new(&t.a, 2);
+		t.to_n[i] = grant(&t.a, t.n[i], &t.b);
+	}
+	test_start(&thread, destroy_in_vain, &t);
+	for (unsigned int i = 0; i < test_rounds(3000); i++) {
+		OK(send_ids(&t.a, t.to_b, t.n, 3));
+		OK(send_many(&t.b, 0, t.to_n, 3, NULL, "x"));
+		OK(recv_now(&t.b, &in));
+		EQ(in.m.n_handles, 3);
+		for (int j = 0; j < 3; j++) {
+			EQ(in.h[j].id, t.to_n[j]);
+			EQ(in.h[j].flags, 0);
+			GOT_TEXT(&t.a, t.n[j], "x");
+		}
+		OK(ids_cmd(&t.b, BUS1_CMD_HANDLE_RELEASE, 0, t.to_n, 3));
+	}
+	__atomic_store_n(&t.stop, true, __ATOMIC_RELAXED);
+	test_join(&thread);
+	NOTHING(&t.a);
+	NOTHING(&t.b);
+}
+
+struct unseen {
+	struct peer b;
+	u64 h[3], gone;
+	bool stop;
+};
+
+static void release_in_vain(void *arg)
+{
+	struct unseen *t = arg;
+	u64 ids[] = { t->h[0], t->h[1], t->h[2], t->gone };
+
+	while (!__atomic_load_n(&t->stop, __ATOMIC_RELAXED))
+		ERR(ids_cmd(&t->b, BUS1_CMD_HANDLE_RELEASE, 0, ids, 4), ENXIO);
+}
+
+TEST("OBJ-11 nor of a release that fails")
+{
+	struct peer a = peer_new(0);
+	struct unseen t = { .b = peer_new(0) };
+	struct test_thread thread;
+	u64 n[3], out[3];
+
+	for (int i = 0; i < 3; i++) {
+		n[i] = node_new(&a, 1);
+		t.h[i] = grant(&a, n[i], &t.b);
+	}
+	t.gone = grant(&a, node_new(&a, 2), &t.b);
+	OK(release(&t.b, t.gone));
+	OK(recv_now(&a, &(struct in){}));
+	test_start(&thread, release_in_vain, &t);
+	for (unsigned int i = 0; i < test_rounds(3000); i++) {
+		OK(send_many(&t.b, 0, t.h, 3, NULL, "x"));
+		OK(transfer(&t.b, &t.b, 0, t.h, out, 3));
+		for (int j = 0; j < 3; j++) {
+			GOT_TEXT(&a, n[j], "x");
+			EQ(out[j], t.h[j]);
+		}
+		OK(ids_cmd(&t.b, BUS1_CMD_HANDLE_RELEASE, 0, t.h, 3));
+	}
+	__atomic_store_n(&t.stop, true, __ATOMIC_RELAXED);
+	test_join(&thread);
+	NOTHING(&a);
+}

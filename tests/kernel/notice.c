@@ -531,39 +531,49 @@ TEST("OBJ-10 unused while other threads use the node")
 struct passing {
 	struct peer a, b, c;
 	u64 n, h, c_to_b;
-	bool go;
+	u32 turn;
+	unsigned int rounds;
 };
+
+static void await(const u32 *word, u32 value)
+{
+	while (__atomic_load_n(word, __ATOMIC_ACQUIRE) != value)
+		sched_yield();
+}
 
 static void pass_on(void *arg)
 {
 	struct passing *t = arg;
 
-	while (!__atomic_load_n(&t->go, __ATOMIC_ACQUIRE))
-		sched_yield();
-	OK(send_id(&t->c, t->c_to_b, t->h));
-	OK(send_id(&t->c, t->c_to_b, t->h));
+	for (u32 i = 0; i < t->rounds; i++) {
+		await(&t->turn, 2 * i + 1);
+		OK(send_id(&t->c, t->c_to_b, t->h));
+		OK(send_id(&t->c, t->c_to_b, t->h));
+		__atomic_store_n(&t->turn, 2 * i + 2, __ATOMIC_RELEASE);
+	}
 }
 
 TEST("OBJ-10 a death while the handle is passed on is told once, after it")
 {
-	struct passing t = { .a = peer_new(0), .b = peer_new(0), .c = peer_new(0) };
+	struct passing t = {
+		.a = peer_new(0), .b = peer_new(0), .c = peer_new(0), .rounds = test_rounds(1500),
+	};
 	u64 nb = node_new(&t.b, 1);
+	struct test_thread thread;
 
 	t.c_to_b = grant(&t.b, nb, &t.c);
-	for (unsigned int i = 0; i < test_rounds(1500); i++) {
+	test_start(&thread, pass_on, &t);
+	for (u32 i = 0; i < t.rounds; i++) {
 		int handles = 0, deaths = 0;
-		struct test_thread thread;
 		u64 id = 0;
 
 		t.n = node_new(&t.a, 1);
 		t.h = grant(&t.a, t.n, &t.c);
-		t.go = false;
-		test_start(&thread, pass_on, &t);
-		__atomic_store_n(&t.go, true, __ATOMIC_RELEASE);
+		__atomic_store_n(&t.turn, 2 * i + 1, __ATOMIC_RELEASE);
 		for (unsigned int j = 0; j < i % 8; j++)
 			recv_now(&t.a, &(struct in){});
 		OK(destroy(&t.a, t.n));
-		test_join(&thread);
+		await(&t.turn, 2 * i + 2);
 		for (int j = 0; j < 3; j++) {
 			struct in in;
 
@@ -589,5 +599,6 @@ TEST("OBJ-10 a death while the handle is passed on is told once, after it")
 		GOT_DEAD(&t.c, t.h);
 		OK(release(&t.c, t.h));
 	}
+	test_join(&thread);
 	NOTHING(&t.a);
 }

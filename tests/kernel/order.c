@@ -134,22 +134,22 @@ static void relay(unsigned int n_receivers, bool multicast, size_t len, unsigned
 
 TEST("ORD-1 one send after another, by whatever they knew of each other")
 {
-	relay(1, false, 8, test_rounds(3000));
+	relay(1, false, 8, test_rounds(1500));
 }
 
 TEST("ORD-1 the same, with payloads that go through the pool")
 {
-	relay(1, false, 4000, test_rounds(1500));
+	relay(1, false, 4000, test_rounds(900));
 }
 
 TEST("ORD-1 the same, at two receivers, one sender multicasting")
 {
-	relay(2, true, 8, test_rounds(1500));
+	relay(2, true, 8, test_rounds(900));
 }
 
 TEST("ORD-1 the same, between processes that tell each other through a pipe")
 {
-	unsigned int rounds = test_rounds(1000);
+	unsigned int rounds = test_rounds(600);
 	struct peer a = peer_new(0), b = peer_new(0), c = peer_new(0);
 	u64 n = node_new(&c, 1), a_to = grant(&c, n, &a), b_to = grant(&c, n, &b);
 	int forth[2], back[2];
@@ -206,7 +206,7 @@ static void tell_after(void *arg)
 TEST("ORD-1 a death comes before what was sent after it")
 {
 	struct notices t = {
-		.a = peer_new(0), .b = peer_new(0), .c = peer_new(0), .rounds = test_rounds(1500),
+		.a = peer_new(0), .b = peer_new(0), .c = peer_new(0), .rounds = test_rounds(700),
 	};
 	struct test_thread thread;
 	struct in in;
@@ -233,7 +233,7 @@ TEST("ORD-1 a death comes before what was sent after it")
 TEST("ORD-1 unused comes before what was sent after it")
 {
 	struct notices t = {
-		.a = peer_new(0), .b = peer_new(0), .c = peer_new(0), .rounds = test_rounds(1500),
+		.a = peer_new(0), .b = peer_new(0), .c = peer_new(0), .rounds = test_rounds(700),
 	};
 	struct test_thread thread;
 	struct in in;
@@ -338,12 +338,12 @@ TEST("ORD-2 no reaction to a multicast overtakes a copy of it")
 
 TEST("ORD-2 nor does one that went through several hands")
 {
-	race_of_reactions(3, 8, test_rounds(400));
+	race_of_reactions(3, 8, test_rounds(250));
 }
 
 TEST("ORD-2 nor with payloads that go through the pool")
 {
-	race_of_reactions(2, 3000, test_rounds(300));
+	race_of_reactions(2, 3000, test_rounds(200));
 }
 
 struct blind {

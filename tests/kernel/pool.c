@@ -328,7 +328,9 @@ TEST("MSG-4 a new pool shows none of what an older one held")
 }
 
 /* No byte 0x5e stands in the pool. */
-static void no_secret(const struct peer *p)
+#define no_secret(p) no_secret_at(__LINE__, p)
+
+static void no_secret_at(int line, const struct peer *p)
 {
 	u8 *all = malloc(p->pool_size);
 
@@ -336,7 +338,7 @@ static void no_secret(const struct peer *p)
 	snapshot(p, all);
 	for (size_t i = 0; i < p->pool_size; i++)
 		if (all[i] == 0x5e)
-			FAIL("offset %zu shows a byte that was not sent", i);
+			test_fail(__FILE__, line, "offset %zu shows a byte that was not sent", i);
 	free(all);
 }
 

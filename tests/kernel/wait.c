@@ -378,7 +378,7 @@ TEST("MSG-11 as many notices wake as many waiters")
 
 TEST("MSG-11 a death that is told once the handle is taken wakes another waiter")
 {
-	for (unsigned int i = 0; i < test_rounds(60); i++) {
+	for (unsigned int i = 0; i < test_rounds(40); i++) {
 		struct peer a = peer_new(0), b = peer_new(0), c = peer_new(0);
 		u64 h = grant(&a, node_new(&a, 1), &b), nc = node_new(&c, 2);
 		u64 to_c = grant(&c, nc, &b);
@@ -409,7 +409,7 @@ TEST("MSG-11 a death that is told once the handle is taken wakes another waiter"
 TEST("MSG-11 a wake-up is not lost with a waiter that a signal takes away")
 {
 	catch(SIGUSR1, 0);
-	for (unsigned int i = 0; i < test_rounds(150); i++) {
+	for (unsigned int i = 0; i < test_rounds(90); i++) {
 		struct peer a = peer_new(0);
 		u64 n = node_new(&a, 1);
 		struct waiter w = {}, v = {};
@@ -435,7 +435,7 @@ TEST("MSG-11 a wake-up is not lost with a waiter that a signal takes away")
 
 TEST("MSG-11 a wake-up is not lost with a waiter whose deadline passes")
 {
-	for (unsigned int i = 0; i < test_rounds(150); i++) {
+	for (unsigned int i = 0; i < test_rounds(90); i++) {
 		struct peer a = peer_new(0);
 		u64 n = node_new(&a, 1);
 		struct waiter w = { .p = &a }, v = {};
@@ -517,7 +517,7 @@ TEST("MSG-11 no wake-up is lost in a long exchange")
 	struct in in;
 
 	test_start(&thread, answer, &t);
-	for (u64 i = 0; i < test_rounds(3000); i++) {
+	for (u64 i = 0; i < test_rounds(1000); i++) {
 		OK(send_data(&a, to_b, &i, sizeof(i)));
 		OK(recv_wait(&a, &in));
 		EQ(in.m.len, sizeof(i));
