@@ -141,6 +141,11 @@ static inline bool b1__unref_unless_last(atomic_uint *refs)
 /* Take one off; true if it was the last, and then all that was done before is seen. */
 static inline bool b1__unref(atomic_uint *refs)
 {
+	/* Who has the only one need not be atomic about it. */
+	if (atomic_load_explicit(refs, memory_order_acquire) == 1) {
+		atomic_store_explicit(refs, 0, memory_order_relaxed);
+		return true;
+	}
 	return atomic_fetch_sub_explicit(refs, 1, memory_order_acq_rel) == 1;
 }
 

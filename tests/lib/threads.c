@@ -51,7 +51,7 @@ static void pool_stop(struct pool *pool)
 
 struct tally {
 	atomic_uint total;
-	atomic_uint seen[4096];
+	atomic_uint *seen;
 };
 
 static int tally_message(b1_node *node, b1_message *message, void *userdata)
@@ -88,7 +88,7 @@ static void sender_run(void *arg)
 
 TEST("LIB-2 threads process one peer: every message is handled once")
 {
-	static struct tally tally;
+	struct tally tally = { 0 };
 	struct sender senders[2];
 	b1_handle *handle = NULL;
 	b1_node *node = NULL;
@@ -98,6 +98,7 @@ TEST("LIB-2 threads process one peer: every message is handled once")
 	uint64_t end;
 
 	pair_init(&p);
+	tally.seen = calloc(2 * n, sizeof(*tally.seen));
 	OK(b1_node_new(p.a, &node, tally_message, &tally));
 	OK(b1_handle_transfer(b1_node_get_handle(node), p.b, &handle));
 	pool_start(&pool, p.a, N_THREADS);
@@ -112,6 +113,7 @@ TEST("LIB-2 threads process one peer: every message is handled once")
 	pool_stop(&pool);
 	for (i = 0; i < 2 * n; i++)
 		EQ(tally.seen[i], 1);
+	free(tally.seen);
 	EQ(info(p.a).n_slices, 0);
 	b1_handle_unref(handle);
 	b1_node_unref(node);
