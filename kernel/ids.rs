@@ -183,6 +183,17 @@ impl<T> IdTable<T> {
         }
     }
 
+    /// Gives a value a new id, with the same index. False if there is no id left with that.
+    pub(crate) fn renew(&mut self, id: u64) -> bool {
+        match self.slot_mut(Self::index(id)) {
+            Some(slot) if slot.uses != u32::MAX => {
+                slot.uses += 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
     pub(crate) fn remove(&mut self, id: u64) -> Option<T> {
         let index = Self::index(id);
         let slot = self.slot_mut(index)?;

@@ -9,7 +9,7 @@ use crate::peer::{Inner, Peer};
 use crate::pool::read_inline;
 use crate::queue::{Deliver, Item, Ready};
 use crate::slices::Slice;
-use crate::user::Payload;
+use crate::user::{Payload, Several};
 use core::mem::{size_of, MaybeUninit};
 use core::ops::Deref;
 use kernel::list::ListArc;
@@ -19,7 +19,7 @@ use kernel::sync::Arc;
 
 /// Payloads up to this many bytes travel inside the message. Chosen so that a message fits the
 /// allocator's size class of 256 bytes.
-pub(crate) const INLINE: usize = 88;
+pub(crate) const INLINE: usize = 80;
 
 /// What an item in a queue is.
 pub(crate) enum Kind<'a> {
@@ -62,23 +62,20 @@ impl Passed {
 /// Handles on their way to one peer. Unless it is [taken](Self::take), they are given up on drop,
 /// which must not be under a lock.
 pub(crate) struct PassedList {
-    list: KVec<Passed>,
+    list: Several<Passed>,
     taken: Atomic<bool>,
 }
 
 impl PassedList {
     pub(crate) const fn new() -> Self {
-        Self { list: KVec::new(), taken: Atomic::new(false) }
+        Self { list: Several::None, taken: Atomic::new(false) }
     }
 
     /// Announces handles to a peer. EHOSTUNREACH if it is closed, EDQUOT if it has too many.
     pub(crate) fn admit(to: &Arc<Peer>, uses: &[Use]) -> Result<Self> {
-        let mut passed = Self::new();
-        if !uses.is_empty() {
-            passed.list = KVec::with_capacity(uses.len(), GFP_KERNEL_ACCOUNT)?;
-        }
+        let mut passed = Self { list: Several::new(uses.len())?, taken: Atomic::new(false) };
         for u in uses {
-            passed.list.push_within_capacity(to.admit(u)?)?;
+            passed.list.push(to.admit(u)?)?;
         }
         Ok(passed)
     }
@@ -87,7 +84,7 @@ impl PassedList {
     /// its notice may now be received.
     pub(crate) fn take(&self, peer: &mut Inner) -> bool {
         let mut dead = false;
-        for passed in &self.list {
+        for passed in self.list.iter() {
             if let Passed::Handle(h) = passed {
                 h.add_coming(-1, peer);
                 h.add_count(1, peer);
@@ -100,7 +97,7 @@ impl PassedList {
 
     /// A receiver takes them into its hand, or is done. With the peer's lock held.
     pub(crate) fn add_in_hand(&self, n: i64) {
-        for passed in &self.list {
+        for passed in self.list.iter() {
             if let Passed::Handle(h) = passed {
                 h.add_in_hand(n);
             }
@@ -119,7 +116,7 @@ impl Deref for PassedList {
 impl Drop for PassedList {
     fn drop(&mut self) {
         if !self.taken.load(Relaxed) {
-            for passed in &self.list {
+            for passed in self.list.iter() {
                 if let Passed::Handle(h) = passed {
                     h.peer.give_up(h);
                 }

@@ -179,11 +179,26 @@ pub(crate) fn mark_dead(node: &Node, _owner: &mut Inner, dead: bool) {
 ///
 /// Preemptible, and linear in the number of holders.
 pub(crate) fn tell_holders(node: &NodeRef, commit: Option<&Arc<Commit>>, told: &mut HandleList) {
-    let mut list = {
+    let list = {
         let mut holders = node.holders.lock();
         holders.closed = true;
         mem::replace(&mut holders.list, List::new())
     };
+    tell(list, commit, told);
+}
+
+/// The one holder of a node that dies, or none; nothing happens if there are more.
+pub(crate) fn take_holder(node: &NodeRef) -> Option<HandleList> {
+    let mut holders = node.holders.lock();
+    if holders.list.iter().nth(1).is_some() {
+        return None;
+    }
+    holders.closed = true;
+    Some(mem::replace(&mut holders.list, List::new()))
+}
+
+/// Tells those that were taken from a node's list: see [`tell_holders`].
+pub(crate) fn tell(mut list: HandleList, commit: Option<&Arc<Commit>>, told: &mut HandleList) {
     while let Some(handle) = list.pop_front() {
         {
             let mut inner = handle.peer.inner.lock();

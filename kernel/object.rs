@@ -6,7 +6,7 @@ use crate::abi::{self, bus1_cmd_ids, bus1_cmd_info, bus1_cmd_node, bus1_cmd_tran
 use crate::errno::emediumtype;
 use crate::message::{Passed, PassedList, INLINE};
 use crate::node::{
-    mark_dead, note_passed, settle_told, tell_holders, HandleList, HandleRef, Node, NodeRef,
+    mark_dead, note_passed, settle_told, take_holder, tell, tell_holders, HandleList, HandleRef, Node, NodeRef,
     Retired, Told, Use,
 };
 use crate::peer::{Inner, Object, Peer};
@@ -68,7 +68,35 @@ fn condemn(inner: &mut Inner, id: u64, flags: u64) -> Result<NodeRef> {
     Ok(node)
 }
 
+/// Destroys one node that nobody holds, or only one peer: then no flag is needed to tell all at one
+/// instant, and nothing is allocated. False if there are more.
+fn destroy_one(peer: &Arc<Peer>, id: u64, flags: u64) -> Result<bool> {
+    let mut garbage = List::new();
+    let mut inner = peer.inner.lock();
+    let node = condemn(&mut inner, id, flags)?;
+    let Some(holders) = take_holder(&node) else {
+        mark_dead(&node, &mut inner, false);
+        return Ok(false);
+    };
+    // The table's reference is not the last one.
+    drop(inner.ids.remove(id));
+    if let Some(notice) = inner.queue.remove(&*node) {
+        garbage.push_back(notice);
+    }
+    inner.nodes -= 1;
+    inner.queue.prune(&mut garbage, PRUNE);
+    drop(inner);
+    tell(holders, None, &mut HandleList::new());
+    peer.drop_items(garbage);
+    Ok(true)
+}
+
 fn destroy_ids(peer: &Arc<Peer>, ids: &[u64], flags: u64) -> Result {
+    if let [id] = ids {
+        if destroy_one(peer, *id, flags)? {
+            return Ok(());
+        }
+    }
     let commit = Commit::new()?;
     let mut nodes: KVVec<NodeRef> = KVVec::with_capacity(ids.len(), GFP_KERNEL_ACCOUNT)?;
     let mut garbage = List::new();

@@ -25,8 +25,8 @@ use kernel::sync::{new_spinlock, Arc, SpinLock};
 
 /// Hard bounds of one peer, and of all peers together.
 const MAX_QUEUED: usize = 16384;
-const MAX_NODES: usize = 1 << 20;
-const MAX_HANDLES: usize = 1 << 20;
+const MAX_NODES: usize = 1 << 17;
+const MAX_HANDLES: usize = 1 << 17;
 const MAX_SLICES: usize = 1 << 16;
 const MAX_PEERS: i64 = 1 << 16;
 

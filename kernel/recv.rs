@@ -88,11 +88,14 @@ fn give_back(peer: &Arc<Peer>, call: &mut Call) -> Result {
     let n = call.cmd.n_release;
     let ids = Ids::read(call.cmd.release, n as usize)?;
     let place = call.arg.wrapping_byte_add(offset_of!(bus1_cmd_recv, n_release));
-    // Writes what is there, to be told before anything is done if it can not be written.
-    user::write_u32(place, n)?;
-    peer.release_slices(&ids)?;
+    // First, to be told before anything is done if it can not be written.
+    user::write_u32(place, 0)?;
+    if let Err(e) = peer.release_slices(&ids) {
+        let _ = user::write_u32(place, n);
+        return Err(e);
+    }
     call.cmd.n_release = 0;
-    user::write_u32(place, 0)
+    Ok(())
 }
 
 /// Where the next message goes.

@@ -14,7 +14,7 @@ use crate::node::{NodeRef, Use};
 use crate::object::note_all_passed;
 use crate::peer::Peer;
 use crate::queue::{Commit, Entry, Item};
-use crate::user::{clear, read_array, write_s32, Payload};
+use crate::user::{clear, read_array, read_several, write_s32, Payload, Several};
 use kernel::list::ListArc;
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -48,11 +48,11 @@ pub(crate) fn send(peer: &Arc<Peer>, cmd: &bus1_cmd_send) -> Result {
     }
 }
 
-fn read_passes(cmd: &bus1_cmd_send) -> Result<KVVec<bus1_pass>> {
-    if cmd.n_handles == 0 {
-        return if cmd.handles == 0 { Ok(KVVec::new()) } else { Err(EINVAL) };
+fn read_passes(cmd: &bus1_cmd_send) -> Result<Several<bus1_pass>> {
+    if cmd.n_handles == 0 && cmd.handles != 0 {
+        return Err(EINVAL);
     }
-    let passes: KVVec<bus1_pass> = read_array(cmd.handles, cmd.n_handles as usize)?;
+    let passes: Several<bus1_pass> = read_several(cmd.handles, cmd.n_handles as usize)?;
     if passes.iter().any(|p| p.flags != 0 || p.drop_rights != 0) {
         return Err(EINVAL);
     }
@@ -61,11 +61,11 @@ fn read_passes(cmd: &bus1_cmd_send) -> Result<KVVec<bus1_pass>> {
 
 /// Uses of all nodes that are to be passed. Dropped by the caller after everything else is done: as
 /// long as it lives none of them becomes unused.
-fn use_passes(peer: &Arc<Peer>, passes: &[bus1_pass]) -> Result<KVec<Use>> {
-    let mut uses = KVec::with_capacity(passes.len(), GFP_KERNEL_ACCOUNT)?;
+fn use_passes(peer: &Arc<Peer>, passes: &[bus1_pass]) -> Result<Several<Use>> {
+    let mut uses = Several::new(passes.len())?;
     for pass in passes {
         let u = peer.inner.lock().resolve_use(pass.id)?;
-        uses.push_within_capacity(u)?;
+        uses.push(u)?;
     }
     Ok(uses)
 }

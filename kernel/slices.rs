@@ -60,6 +60,9 @@ pub(crate) struct Slices {
     heads: [[u32; CLASSES]; LEVELS],
     n_used: usize,
     used: usize,
+    /// A block that was freed last and not merged: the next slice is often as large as the last.
+    /// Its state is not free, so that no neighbour merges with it.
+    spare: u32,
 }
 
 /// The class whose blocks are at least as large as its lower bound, for a block of `size`.
@@ -88,6 +91,7 @@ impl Slices {
             heads: [[NONE; CLASSES]; LEVELS],
             n_used: 0,
             used: 0,
+            spare: NONE,
         }
     }
 
@@ -186,7 +190,23 @@ impl Slices {
     }
 
     /// Allocates `size` granules, or returns `None` if no block is large enough. Needs the growth.
+    #[inline]
     pub(crate) fn alloc(&mut self, size: u32) -> Option<Slice> {
+        if let Some(b) = self.blocks.at_mut(self.spare) {
+            if b.size == size {
+                let offset = b.start as usize * GRANULE;
+                let id = self.blocks.id_at(self.spare);
+                self.spare = NONE;
+                self.n_used += 1;
+                self.used += size as usize;
+                return Some(Slice { id, offset });
+            }
+            self.merge_spare();
+        }
+        self.alloc_block(size)
+    }
+
+    fn alloc_block(&mut self, size: u32) -> Option<Slice> {
         let index = self.find(size)?;
         self.unlink(index);
         let b = self.blocks.at_mut(index)?;
@@ -233,17 +253,37 @@ impl Slices {
     }
 
     /// Frees a slice. An id that is not known does nothing.
-    ///
-    /// The record of the freed space is the one of the first block of it, but under a new id: the
-    /// old one must not be found again.
+    #[inline]
     pub(crate) fn free(&mut self, id: u64) {
-        let Some(b) = self.blocks.get(id) else { return };
-        if b.state == State::Free {
+        let Some(b) = self.blocks.get_mut(id) else { return };
+        let index = IdTable::<Block>::index(id);
+        if b.state == State::Free || index == self.spare {
             return;
         }
-        let Some(mut b) = self.blocks.remove(id) else { return };
+        b.state = State::Kernel;
         self.n_used -= 1;
         self.used -= b.size as usize;
+        if self.spare != NONE {
+            self.merge_spare();
+        }
+        // The old id must not be found again.
+        if self.blocks.renew(id) {
+            self.spare = index;
+        } else {
+            self.merge(id);
+        }
+    }
+
+    fn merge_spare(&mut self) {
+        let id = self.blocks.id_at(self.spare);
+        self.spare = NONE;
+        self.merge(id);
+    }
+
+    /// Frees a block for good. The record of the freed space is the one of the first block of it, but
+    /// under a new id.
+    fn merge(&mut self, id: u64) {
+        let Some(mut b) = self.blocks.remove(id) else { return };
         // The slot just left is there: nothing is allocated. It may be another, if retired.
         if let Some(n) = self.blocks.at(b.next) {
             if n.state == State::Free {
@@ -432,8 +472,8 @@ mod tests {
             s.free(slice.id);
         }
         assert_eq!(s.in_use(), (0, 0));
-        assert_eq!(s.blocks.len(), 1);
         assert!(alloc(&mut s, N as u32)?.is_some());
+        assert_eq!(s.blocks.len(), 1);
         Ok(())
     }
 }

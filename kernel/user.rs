@@ -132,6 +132,57 @@ pub(crate) fn read_array<T: kernel::transmute::FromBytes>(addr: u64, n: usize) -
     Ok(array)
 }
 
+/// A few things, without an allocation if it is only one.
+pub(crate) enum Several<T> {
+    None,
+    One([T; 1]),
+    Many(KVVec<T>),
+}
+
+impl<T> Several<T> {
+    /// Room for `n`.
+    pub(crate) fn new(n: usize) -> Result<Self> {
+        if n <= 1 {
+            return Ok(Self::None);
+        }
+        Ok(Self::Many(KVVec::with_capacity(n, GFP_KERNEL_ACCOUNT)?))
+    }
+
+    /// Adds one, within the room asked for.
+    pub(crate) fn push(&mut self, value: T) -> Result {
+        match self {
+            Self::None => *self = Self::One([value]),
+            Self::One(_) => return Err(EINVAL),
+            Self::Many(many) => many.push_within_capacity(value)?,
+        }
+        Ok(())
+    }
+}
+
+impl<T> core::ops::Deref for Several<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        match self {
+            Self::None => &[],
+            Self::One(one) => one,
+            Self::Many(many) => many,
+        }
+    }
+}
+
+/// Reads an array of the caller's; `n` was checked against its bound.
+pub(crate) fn read_several<T: kernel::transmute::FromBytes>(
+    addr: u64,
+    n: usize,
+) -> Result<Several<T>> {
+    match n {
+        0 => Ok(Several::None),
+        1 => Ok(Several::One([UserSlice::new(ptr(addr), size_of::<T>()).reader().read()?])),
+        _ => Ok(Several::Many(read_array(addr, n)?)),
+    }
+}
+
 /// Where the payload of a message is in the sender's memory. It may change while it is read: each
 /// destination gets one reading of it.
 pub(crate) enum Payload {

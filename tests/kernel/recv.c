@@ -467,7 +467,7 @@ TEST("MSG-11 slices are given back in the call that receives")
 	struct self s = self_new(1 << 20);
 	u8 data[5000];
 	struct bus1_msg m[4];
-	u64 slices[4];
+	u64 slices[4], buf[8];
 	struct bus1_cmd_recv cmd;
 
 	fill(data, sizeof(data), 1);
@@ -538,8 +538,8 @@ TEST("MSG-11 slices are given back in the call that receives")
 	cmd = into(m, 1, NULL, 0);
 	OK(recv_cmd(&s.p, &cmd));
 	slices[0] = m[0].slice;
-	OK(send_str(&s.p, s.n, "faults"));
-	cmd = into((void *)8, 1, NULL, 0);
+	OK(send_data(&s.p, s.n, NULL, 0));
+	cmd = into((void *)8, 1, buf, sizeof(buf));
 	cmd.release = PTR(slices);
 	cmd.n_release = 1;
 	ERR(recv_cmd(&s.p, &cmd), EFAULT);

@@ -69,7 +69,9 @@ struct bus1_cmd_node {
 /*
  * BUS1_CMD_NODE_DESTROY (OBJ-8, OBJ-11): end nodes of this peer, all of them
  * or none, at one instant. Nothing more is delivered to them: messages to
- * them that wait in the queue are dropped. Every holder gets
+ * them that wait in the queue are never received. What these hold is given up
+ * at once for the oldest 1024 in the queue, and for those behind them when the
+ * owner receives or polls and they are next. Every holder gets
  * BUS1_MSG_NODE_DEAD. No BUS1_MSG_NODE_UNUSED follows.
  *
  * ENXIO   an id is not known
