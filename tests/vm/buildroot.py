@@ -12,7 +12,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 
 import cache
 from steps import Failure, step
@@ -203,12 +202,3 @@ def get():
     key = cache.digest(SUITE, SERIES, FLAVOUR, " ".join(PACKAGES), HOOK)
     path = cache.entry("root", key, make, "the build root", 7)
     return BuildRoot(os.path.join(path, "root"))
-
-
-if __name__ == "__main__":
-    import steps
-    steps.log_dir = os.path.join(cache.top(), "logs")
-    r = get()
-    print(r.path, r.release, r.toolchain())
-    if len(sys.argv) > 1:
-        sys.exit(subprocess.call(r.command(sys.argv[1:])))

@@ -113,7 +113,7 @@ class Session:
     def __init__(self, command, options):
         self.options = options
         names = list(dict.fromkeys(options.kernels or DEFAULT_KERNELS[command]))
-        if command in SPACE and not os.path.isdir(cache.top()):
+        if command in SPACE and not any(n.startswith("kernel-") for n in os.listdir(cache.top())):
             cache.need_space(SPACE[command], f"./dev {command}")
         self.root = buildroot.get()
         self.build = guest.Build(self.root)
@@ -297,7 +297,6 @@ def main(argv):
     command = None
     try:
         command, options, rest = parse(argv)
-        steps.log_dir = os.path.join(cache.top(), "logs")
         if command in (None, "help"):
             text = USAGE.format(series=buildroot.SERIES, cache=cache.top(), memory=vm.MEMORY)
             (sys.stdout if command else sys.stderr).write(text)
@@ -306,6 +305,7 @@ def main(argv):
             return do_clean(options)
         if command not in COMMANDS:
             raise Failure(f"unknown command {command}", hint="see ./dev --help")
+        steps.open_logs(os.path.join(cache.top(), "logs"), command)
         vm.sweep()
         status = COMMANDS[command](Session(command, options), rest)
         if command != "test":  # whose last line is the count

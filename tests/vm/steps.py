@@ -16,7 +16,9 @@ import time
 
 HEARTBEAT = 30.0  # seconds between signs of life where there is no terminal
 
-log_dir = None  # set once by main; every command's output is kept there
+LOGS_KEPT = 30  # runs whose logs are kept
+
+log_dir = None  # of this run, set once by main; every command's output is kept there
 
 
 class Failure(Exception):
@@ -152,6 +154,22 @@ def stop(proc):
         except subprocess.TimeoutExpired:
             proc.kill()
             proc.wait()
+
+
+def open_logs(top, command):
+    """A log directory for this run alone, as several may go on at once; old ones go."""
+    global log_dir
+    os.makedirs(top, exist_ok=True)
+    runs = sorted(n for n in os.listdir(top) if os.path.isdir(os.path.join(top, n)) and n != "latest")
+    for name in runs[:-LOGS_KEPT]:
+        if not os.path.exists(f"/proc/{name.rsplit('-', 1)[-1]}"):
+            shutil.rmtree(os.path.join(top, name), ignore_errors=True)
+    name = time.strftime("%Y%m%d-%H%M%S-") + f"{command}-{os.getpid()}"
+    log_dir = os.path.join(top, name)
+    os.makedirs(log_dir)
+    link = os.path.join(top, f".latest-{os.getpid()}")
+    os.symlink(name, link)
+    os.replace(link, os.path.join(top, "latest"))
 
 
 def log_path(name):
