@@ -28,6 +28,10 @@ struct report {
 	char why[1000];
 };
 
+#ifndef TEST_ROUNDS
+#define TEST_ROUNDS 100
+#endif
+
 static struct test *tests, **tests_tail = &tests;
 static struct report *report;
 
@@ -144,7 +148,8 @@ unsigned int test_slow(void)
 
 unsigned int test_rounds(unsigned int n)
 {
-	uint64_t rounds = (uint64_t)n * env_number("BUS1_TEST_ROUNDS", 100) / 100 / test_slow();
+	uint64_t percent = env_number("BUS1_TEST_ROUNDS", TEST_ROUNDS);
+	uint64_t rounds = n * percent / 100 / test_slow();
 
 	return rounds < 3 ? 3 : (unsigned int)rounds;
 }

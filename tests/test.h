@@ -28,7 +28,8 @@
  *			 without debugging (default 1; found out by itself on a
  *			 kernel with kmemleak). Multiplies timeouts, divides
  *			 rounds.
- *	BUS1_TEST_ROUNDS per cent of the normal number of rounds (default 100)
+ *	BUS1_TEST_ROUNDS per cent of the normal number of rounds (default 100, or
+ *			 what the program was built with as TEST_ROUNDS)
  *	BUS1_TEST_TIMES	 print to stderr how long each test took
  */
 #ifndef BUS1_TEST_H

@@ -555,24 +555,30 @@ TEST("MSG-1 a full queue says EAGAIN, and takes more when something left it")
 {
 	struct pair t = pair_new(0);
 	struct bus1_msg msg;
-	u64 sent = 0;
-	int r;
+	u32 sent;
 
-	while (!(r = send_data(&t.a, t.to_b, &sent, sizeof(sent))))
-		LT(++sent, 10000000);
-	ERR(r, EAGAIN);
+	OK(send_str(&t.a, t.to_b, "first"));
+	OK(send_str(&t.a, t.to_b, "second"));
+	sent = fill_queue(&t.a, t.to_b);
 	GT(sent, 15);
+	EQ(peer_info(&t.b).n_queued, sent + 2);
 	FAILS(&t, (&(struct bus1_cmd_send){ .dest = t.to_b }), EAGAIN);
-	for (u64 i = 0; i < sent; i++) {
-		struct in in;
-
-		OK(recv_now(&t.b, &in));
-		MEM(in.data, &i, sizeof(i));
-		if (i == 0)
-			OK(send_data(&t.a, t.to_b, &sent, sizeof(sent)));
-	}
+	GOT_TEXT(&t.b, t.nb, "first");
+	OK(send_str(&t.a, t.to_b, "last but one"));
+	FAILS(&t, (&(struct bus1_cmd_send){ .dest = t.to_b }), EAGAIN);
 	OK(drop_now(&t.b, &msg));
-	NOTHING(&t.b);
+	OK(send_str(&t.a, t.to_b, "last"));
+	FAILS(&t, (&(struct bus1_cmd_send){ .dest = t.to_b }), EAGAIN);
+	EQ(drain(&t.b), sent + 2);
+	OK(send_str(&t.a, t.to_b, "room"));
+	GOT_TEXT(&t.b, t.nb, "room");
+	/* It goes with the node, too. */
+	EQ(fill_queue(&t.a, t.to_b), sent + 2);
+	OK(destroy(&t.b, t.nb));
+	t.nb = node_new(&t.b, 1);
+	t.to_b = grant(&t.b, t.nb, &t.a);
+	OK(send_str(&t.a, t.to_b, "another"));
+	GOT_TEXT(&t.b, t.nb, "another");
 }
 
 struct shifty {

@@ -127,7 +127,6 @@ struct bad {
 static void bad_new(struct bad *bad, struct group *g)
 {
 	u64 n, dead;
-	int r;
 
 	memset(bad, 0, sizeof(*bad));
 	bad->id[0] = UINT64_MAX - 5;
@@ -144,9 +143,7 @@ static void bad_new(struct bad *bad, struct group *g)
 	n = node_new(&bad->full, 2);
 	bad->id[2] = grant(&bad->full, n, &g->a);
 	bad->err[2] = EAGAIN;
-	while (!(r = send_data(&g->a, bad->id[2], NULL, 0)))
-		;
-	ERR(r, EAGAIN);
+	fill_queue(&g->a, bad->id[2]);
 
 	bad->small = peer_new(0);
 	n = node_new(&bad->small, 3);

@@ -243,7 +243,7 @@ int send_many(const struct peer *p, u64 flags, const u64 *dests, u32 n_dests,
 		.dests = PTR(dests),
 		.n_dests = n_dests,
 		.errors = PTR(errors),
-		.data = PTR(text),
+		.data = text[0] ? PTR(text) : 0,
 		.len = strlen(text),
 	};
 
@@ -309,6 +309,43 @@ int drop_now(const struct peer *p, struct bus1_msg *m)
 	};
 
 	return recv_cmd(p, &cmd);
+}
+
+u32 fill_queue(const struct peer *p, u64 dest)
+{
+	u64 dests[BUS1_MAX_DESTS];
+	u32 sent = 0;
+	int r;
+
+	for (u32 i = 0; i < BUS1_MAX_DESTS; i++)
+		dests[i] = dest;
+	for (u32 n = BUS1_MAX_DESTS; n; n /= 2) {
+		while (!(r = send_many(p, 0, dests, n, NULL, "")))
+			LT(sent += n, 10000000);
+		ERR(r, EAGAIN);
+	}
+	return sent;
+}
+
+u32 drain(const struct peer *p)
+{
+	static struct bus1_msg msgs[BUS1_MAX_MSGS];
+	static u64 buf[8192];
+	u32 n = 0;
+
+	for (;;) {
+		struct bus1_cmd_recv cmd = {
+			.flags = BUS1_RECV_NONBLOCK, .msgs = PTR(msgs), .n_msgs = BUS1_MAX_MSGS,
+			.msg_size = sizeof(msgs[0]), .buf = PTR(buf), .buf_size = sizeof(buf),
+		};
+		int r = recv_cmd(p, &cmd);
+
+		if (r) {
+			ERR(r, EAGAIN);
+			return n;
+		}
+		n += cmd.n_msgs;
+	}
 }
 
 u32 poll_now(const struct peer *p)

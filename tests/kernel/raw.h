@@ -79,6 +79,13 @@ int recv_now(const struct peer *p, struct in *in);
 int recv_wait(const struct peer *p, struct in *in);
 int drop_now(const struct peer *p, struct bus1_msg *m);
 
+/*
+ * Empty messages to a node until its owner's queue takes no more, and how many
+ * that were. Everything that is queued, thrown away; how much it was.
+ */
+u32 fill_queue(const struct peer *p, u64 dest);
+u32 drain(const struct peer *p);
+
 /* EPOLL* bits that poll says now. */
 u32 poll_now(const struct peer *p);
 bool readable(const struct peer *p);
