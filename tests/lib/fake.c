@@ -18,9 +18,6 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-extern const int test_is_fake;
-const int test_is_fake = 1;
-
 #define MAX_INLINE	128
 #define MAX_FDS		1024
 

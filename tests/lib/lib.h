@@ -8,9 +8,6 @@
 #include <libbus1.h>
 #include <linux/bus1.h>
 
-/* There if fake.c stands in for the kernel: its address tells. */
-extern const int test_is_fake __attribute__((weak));
-
 #define POOL_SIZE ((size_t)1 << 20)
 
 /* More than ever travels inline. */

@@ -4,8 +4,6 @@
 
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
-#include <sys/time.h>
 #include <unistd.h>
 
 TEST("LIB-1 unref takes NULL and returns NULL")
@@ -305,27 +303,6 @@ TEST("LIB-3 wait: at once, at the deadline, and when something came")
 	EQ(OK(b1_peer_wait(p.a, start + 20000000)), 0);
 	GE(test_now(), start + 20000000);
 	pair_deinit(&p);
-}
-
-static void on_alarm(int signal)
-{
-}
-
-TEST("LIB-3 MSG-11 wait ends when a signal handler ran")
-{
-	struct sigaction action = { .sa_handler = on_alarm };
-	struct itimerval timer = { .it_value = { 0, 20000 }, .it_interval = { 0, 20000 } };
-	b1_peer *peer = new_peer();
-
-	if (&test_is_fake)
-		SKIP("not without the kernel");
-	OK(SYS(sigaction(SIGALRM, &action, NULL)));
-	OK(SYS(setitimer(ITIMER_REAL, &timer, NULL)));
-	ERR(b1_peer_wait(peer, UINT64_MAX), EINTR);
-	ERR(b1_peer_wait(peer, test_deadline(30)), EINTR);
-	OK(SYS(fcntl(b1_peer_get_fd(peer), F_SETFL, O_RDWR | O_NONBLOCK)));
-	ERR(b1_peer_wait(peer, UINT64_MAX), EINTR);
-	b1_peer_unref(peer);
 }
 
 TEST("LIB-3 the deadline is now while something received is left")
