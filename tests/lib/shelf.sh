@@ -1,7 +1,7 @@
 #!/bin/bash
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# examples/shelf: three processes and what they must say. Speaks the protocol of
+# The examples, above all the shelf: three processes and what they must say. Speaks the protocol of
 # the test programs: --list, or substrings of the names to be run.
 # shellcheck disable=SC2317 # functions are called by name
 set -u
@@ -19,6 +19,8 @@ names=(
     "OBJ-1 OBJ-10 ORD-1 LIB-2 shelf: reader and counter report the death of a killed server"
     "OBJ-1 OBJ-10 LIB-2 shelf: a killed counter is as good as one that exits"
     "LIB-2 shelf: odd texts: none at all, empty, and large"
+    "OBJ-10 OBJ-13 LIB-2 hello says what it should"
+    "LIB-2 the demo finds nothing wrong"
 )
 
 # run ON_LINE ARGUMENT...: calls ON_LINE with each line, and what is said is in $log.
@@ -113,7 +115,17 @@ test_odd() {
     all_right "$log.d"
 }
 
-tests=(test_sums test_unused test_server_killed test_counter_killed test_odd)
+test_hello() {
+    run : hello || { wrong "exit status $?"; return 1; }
+    [ "$(<"$log")" = 'parent: got "hello"
+parent: nobody holds my object any more' ] || wrong "it said something else"
+}
+
+test_demo() {
+    BUS1_BENCH=true run : "$here/../../demo" || wrong "exit status $?"
+}
+
+tests=(test_sums test_unused test_server_killed test_counter_killed test_odd test_hello test_demo)
 
 if [ "${1-}" = --list ]; then
     printf '%s\n' "${names[@]}"
