@@ -65,7 +65,9 @@ impl Drop for Counted {
 /// The total of `which`, one of `enum bus1_stat`, for C.
 #[no_mangle]
 pub(crate) extern "C" fn bus1_stat(which: u32) -> kernel::ffi::c_long {
-    STATS.get(which as usize).map_or(0, |s| s.load(Relaxed) as _)
+    STATS
+        .get(which as usize)
+        .map_or(0, |s| s.load(Relaxed) as kernel::ffi::c_long)
 }
 
 /// The wait queue of a peer: for receivers and pollers.

@@ -58,13 +58,18 @@ fn run(peer: &Arc<Peer>, nonblock: bool, cmd: u32, arg: Arg) -> Result {
     match cmd & !SIZE_MASK {
         SEND => send::send(peer, &arg.read()?),
         RECV => {
-            let mut call = Call { cmd: arg.read()?, arg: arg.ptr, size: arg.size };
+            let mut call = Call {
+                cmd: arg.read()?,
+                arg: arg.ptr,
+                size: arg.size,
+            };
             recv::recv(peer, &mut call, nonblock)
         }
         NODE_CREATE => {
             let mut cmd = arg.read()?;
             object::create(peer, &mut cmd)?;
-            arg.write(&cmd).inspect_err(|_| object::uncreate(peer, cmd.id))
+            arg.write(&cmd)
+                .inspect_err(|_| object::uncreate(peer, cmd.id))
         }
         NODE_DESTROY => object::destroy(peer, &arg.read()?),
         HANDLE_RELEASE => object::release(peer, &arg.read()?),
@@ -125,7 +130,10 @@ pub(crate) unsafe extern "C" fn bus1_peer_ioctl(
     // SAFETY: By the caller.
     let peer = core::mem::ManuallyDrop::new(unsafe { Arc::from_raw(peer.cast_const().cast()) });
     let size = ((cmd & SIZE_MASK) >> SIZE_SHIFT) as usize;
-    let arg = Arg { ptr: UserPtr::from_addr(arg as usize), size };
+    let arg = Arg {
+        ptr: UserPtr::from_addr(arg),
+        size,
+    };
     match run(&peer, nonblock, cmd, arg) {
         Ok(()) => 0,
         Err(e) => e.to_errno() as c_long,
@@ -171,9 +179,13 @@ pub(crate) unsafe extern "C" fn bus1_peer_wait(peer: *mut c_void) -> *mut abi::w
 ///
 /// `peer` is the peer of a file that stays open.
 #[no_mangle]
-pub(crate) unsafe extern "C" fn bus1_peer_map(peer: *mut c_void, pgoff: c_ulong, pages: c_ulong) -> c_int {
+pub(crate) unsafe extern "C" fn bus1_peer_map(
+    peer: *mut c_void,
+    pgoff: c_ulong,
+    pages: c_ulong,
+) -> c_int {
     // SAFETY: By the caller.
-    match unsafe { borrow(peer) }.map(pgoff as usize, pages as usize) {
+    match unsafe { borrow(peer) }.map(pgoff, pages) {
         Ok(()) => 0,
         Err(e) => e.to_errno(),
     }
@@ -185,8 +197,11 @@ pub(crate) unsafe extern "C" fn bus1_peer_map(peer: *mut c_void, pgoff: c_ulong,
 ///
 /// `peer` is the peer of a file that stays open.
 #[no_mangle]
-pub(crate) unsafe extern "C" fn bus1_peer_page(peer: *mut c_void, pgoff: c_ulong) -> *mut abi::page {
+pub(crate) unsafe extern "C" fn bus1_peer_page(
+    peer: *mut c_void,
+    pgoff: c_ulong,
+) -> *mut abi::page {
     // SAFETY: By the caller.
-    let page = unsafe { borrow(peer) }.page(pgoff as usize);
+    let page = unsafe { borrow(peer) }.page(pgoff);
     page.map_or(core::ptr::null_mut(), |page| page.as_ptr().cast())
 }

@@ -48,10 +48,17 @@ impl<T> Growth<T> {
     pub(crate) fn new(need: Need) -> Result<Self> {
         let mut chunk = KVec::with_capacity(CHUNK, GFP_KERNEL_ACCOUNT)?;
         while chunk.len() < CHUNK {
-            chunk.push_within_capacity(Slot { uses: 0, next: NONE, value: None })?;
+            chunk.push_within_capacity(Slot {
+                uses: 0,
+                next: NONE,
+                value: None,
+            })?;
         }
         let chunks = if need.1 {
-            Some(KVVec::with_capacity((need.0 * 2).max(4), GFP_KERNEL_ACCOUNT)?)
+            Some(KVVec::with_capacity(
+                (need.0 * 2).max(4),
+                GFP_KERNEL_ACCOUNT,
+            )?)
         } else {
             None
         };
@@ -61,7 +68,12 @@ impl<T> Growth<T> {
 
 impl<T> IdTable<T> {
     pub(crate) const fn new() -> Self {
-        Self { chunks: KVVec::new(), free: NONE, n_free: 0, len: 0 }
+        Self {
+            chunks: KVVec::new(),
+            free: NONE,
+            n_free: 0,
+            len: 0,
+        }
     }
 
     /// How many values there are.
@@ -96,7 +108,7 @@ impl<T> IdTable<T> {
         }
         let base = self.chunks.len() * CHUNK;
         let chunk = mem::replace(&mut growth.chunk, KVec::new());
-        if let Err(_) = self.chunks.push_within_capacity(chunk) {
+        if self.chunks.push_within_capacity(chunk).is_err() {
             return Some(growth);
         }
         for index in (base..base + CHUNK).rev() {
@@ -106,11 +118,15 @@ impl<T> IdTable<T> {
     }
 
     fn slot(&self, index: u32) -> Option<&Slot<T>> {
-        self.chunks.get(index as usize / CHUNK)?.get(index as usize % CHUNK)
+        self.chunks
+            .get(index as usize / CHUNK)?
+            .get(index as usize % CHUNK)
     }
 
     fn slot_mut(&mut self, index: u32) -> Option<&mut Slot<T>> {
-        self.chunks.get_mut(index as usize / CHUNK)?.get_mut(index as usize % CHUNK)
+        self.chunks
+            .get_mut(index as usize / CHUNK)?
+            .get_mut(index as usize % CHUNK)
     }
 
     fn put_free(&mut self, index: u32) {
@@ -153,7 +169,8 @@ impl<T> IdTable<T> {
 
     /// The id of the value at an index.
     pub(crate) fn id_at(&self, index: u32) -> u64 {
-        self.slot(index).map_or(0, |s| u64::from(s.uses) << 32 | u64::from(index + 1))
+        self.slot(index)
+            .map_or(0, |s| u64::from(s.uses) << 32 | u64::from(index + 1))
     }
 
     /// The value at an index, for tables whose values refer to one another.
@@ -215,7 +232,10 @@ impl<T> IdTable<T> {
 
     /// Takes all values out, one after the other.
     pub(crate) fn drain(self) -> impl Iterator<Item = T> {
-        self.chunks.into_iter().flat_map(|chunk| chunk.into_iter()).filter_map(|slot| slot.value)
+        self.chunks
+            .into_iter()
+            .flat_map(|chunk| chunk.into_iter())
+            .filter_map(|slot| slot.value)
     }
 }
 

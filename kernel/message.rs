@@ -47,7 +47,12 @@ impl Passed {
             Self::Handle(h) => (h.id.load(Relaxed), 0, 0, h.is_dead()),
             Self::Own(u) => {
                 let node = u.node();
-                (node.id.load(Relaxed), node.cookie, abi::BUS1_HANDLE_OWN, node.is_dead())
+                (
+                    node.id.load(Relaxed),
+                    node.cookie,
+                    abi::BUS1_HANDLE_OWN,
+                    node.is_dead(),
+                )
             }
         };
         bus1_handle {
@@ -68,12 +73,18 @@ pub(crate) struct PassedList {
 
 impl PassedList {
     pub(crate) const fn new() -> Self {
-        Self { list: Several::None, taken: Atomic::new(false) }
+        Self {
+            list: Several::None,
+            taken: Atomic::new(false),
+        }
     }
 
     /// Announces handles to a peer. EHOSTUNREACH if it is closed, EDQUOT if it has too many.
     pub(crate) fn admit(to: &Arc<Peer>, uses: &[Use]) -> Result<Self> {
-        let mut passed = Self { list: Several::new(uses.len())?, taken: Atomic::new(false) };
+        let mut passed = Self {
+            list: Several::new(uses.len())?,
+            taken: Atomic::new(false),
+        };
         for u in uses {
             passed.list.push(to.admit(u)?)?;
         }
@@ -159,7 +170,8 @@ impl Drop for Reserved {
     fn drop(&mut self) {
         let fate = self.fate.load(Relaxed);
         if fate != TAKEN {
-            self.owner.unreserve(self.slice, self.len as usize, fate == SENT);
+            self.owner
+                .unreserve(self.slice, self.len as usize, fate == SENT);
         }
     }
 }
@@ -173,8 +185,11 @@ impl Content {
     #[inline]
     pub(crate) fn read(node: &NodeRef, payload: &Payload) -> Result<Self> {
         let len = payload.len();
-        let mut content =
-            Self { slice: None, len: len as u32, inline: [const { MaybeUninit::uninit() }; INLINE] };
+        let mut content = Self {
+            slice: None,
+            len: len as u32,
+            inline: [const { MaybeUninit::uninit() }; INLINE],
+        };
         if len <= INLINE {
             read_inline(payload, &mut content.inline)?;
         } else {

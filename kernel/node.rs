@@ -280,11 +280,7 @@ fn put_user(node: &NodeRef, commit: Option<&Arc<Commit>>) -> Option<Told> {
 /// Links the notice that a node is unused, if it is, and the owner was not told since it last passed
 /// the node on. True if the owner is to be woken: also where the notice stood already and a send
 /// that did not come to pass had hidden it.
-pub(crate) fn tell_unused(
-    node: &NodeRef,
-    owner: &mut Inner,
-    commit: Option<&Arc<Commit>>,
-) -> bool {
+pub(crate) fn tell_unused(node: &NodeRef, owner: &mut Inner, commit: Option<&Arc<Commit>>) -> bool {
     if owner.closed || node.is_dead() || node.users.load(Relaxed) != 0 {
         return false;
     }
@@ -346,13 +342,15 @@ impl Handle {
     /// Adds to the counts, or takes away. The handle is to be [retired](Peer::retire) if neither
     /// count nor coming is left.
     pub(crate) fn add_count(&self, n: i64, _peer: &mut Inner) {
-        self.count.store(self.count.load(Relaxed).wrapping_add_signed(n), Relaxed);
+        self.count
+            .store(self.count.load(Relaxed).wrapping_add_signed(n), Relaxed);
         self.named.store(true, Relaxed);
     }
 
     /// A receiver takes it into its hand, or is done. With the peer's lock held.
     pub(crate) fn add_in_hand(&self, n: i64) {
-        self.in_hand.store(self.in_hand.load(Relaxed).wrapping_add_signed(n), Relaxed);
+        self.in_hand
+            .store(self.in_hand.load(Relaxed).wrapping_add_signed(n), Relaxed);
     }
 
     /// User space has released the handle, but more is on its way, and no receiver has the old id in
@@ -373,7 +371,8 @@ impl Handle {
     }
 
     pub(crate) fn add_coming(&self, n: i64, _peer: &mut Inner) {
-        self.coming.store(self.coming.load(Relaxed).wrapping_add_signed(n), Relaxed);
+        self.coming
+            .store(self.coming.load(Relaxed).wrapping_add_signed(n), Relaxed);
     }
 
     pub(crate) fn is_idle(&self) -> bool {
@@ -416,7 +415,10 @@ pub(crate) struct Retired {
 
 impl Retired {
     pub(crate) fn new(handle: HandleRef, notice: Option<Entry>) -> Self {
-        Self { handle: Some(handle), _notice: notice }
+        Self {
+            handle: Some(handle),
+            _notice: notice,
+        }
     }
 
     /// As on drop, but the owner's notice waits for the flag.

@@ -6,8 +6,8 @@ use crate::abi::{self, bus1_cmd_ids, bus1_cmd_info, bus1_cmd_node, bus1_cmd_tran
 use crate::errno::emediumtype;
 use crate::message::{Passed, PassedList, INLINE};
 use crate::node::{
-    mark_dead, note_passed, settle_told, take_holder, tell, tell_holders, HandleList, HandleRef, Node, NodeRef,
-    Retired, Told, Use,
+    mark_dead, note_passed, settle_told, take_holder, tell, tell_holders, HandleList, HandleRef,
+    Node, NodeRef, Retired, Told, Use,
 };
 use crate::peer::{Inner, Object, Peer};
 use crate::queue::{Commit, Entry};

@@ -6,9 +6,7 @@ use crate::bridge::{Counted, Stat, WaitQueue};
 use crate::errno::{edquot, ehostunreach};
 use crate::ids::{Growth, IdTable};
 use crate::message::Passed;
-use crate::node::{
-    mark_dead, tell_holders, Handle, HandleList, HandleRef, NodeRef, Retired, Use,
-};
+use crate::node::{mark_dead, tell_holders, Handle, HandleList, HandleRef, NodeRef, Retired, Use};
 use crate::pool::Pool;
 use crate::queue::{Commit, Entry, Items, Queue};
 use crate::slices::{Slice, Slices, GRANULE};
@@ -68,7 +66,7 @@ pub(crate) struct Inner {
 }
 
 fn key(node: &NodeRef) -> usize {
-    Arc::as_ptr(node) as *const u8 as usize
+    Arc::as_ptr(node).addr()
 }
 
 /// Memory for one more handle, allocated before the lock is taken.
@@ -281,7 +279,9 @@ impl Peer {
         if let Ok(id) = inner.ids.insert(Object::Handle(handle.clone())) {
             handle.id.store(id, Relaxed);
         }
-        inner.by_node.insert(tree.into_node(key(&handle.node), handle.clone()));
+        inner
+            .by_node
+            .insert(tree.into_node(key(&handle.node), handle.clone()));
         handle.add_coming(1, inner);
         Handle::hold(link, inner);
         handle
@@ -317,7 +317,10 @@ impl Peer {
                 growth = inner.slices.grow(g);
             }
             let Some(need) = inner.slices.growth() else {
-                let slice = inner.slices.alloc(len.div_ceil(GRANULE) as u32).ok_or(EAGAIN)?;
+                let slice = inner
+                    .slices
+                    .alloc(len.div_ceil(GRANULE) as u32)
+                    .ok_or(EAGAIN)?;
                 drop(inner);
                 Stat::Slices.add(1);
                 return Ok((slice, pool));
@@ -405,7 +408,9 @@ impl Peer {
                 growth = inner.slices.grow(g);
             }
             let Some(need) = inner.slices.growth() else {
-                inner.slices.extend((pages * (PAGE_SIZE / GRANULE)) as u32)?;
+                inner
+                    .slices
+                    .extend((pages * (PAGE_SIZE / GRANULE)) as u32)?;
                 inner.pool = Some(pool);
                 return Ok(());
             };

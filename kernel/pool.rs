@@ -33,7 +33,13 @@ impl Pool {
         for _ in 0..n {
             pages.push_within_capacity(Atomic::new(core::ptr::null_mut()))?;
         }
-        Ok(Arc::new(Self { pages, n_pages: Atomic::new(0) }, GFP_KERNEL_ACCOUNT)?)
+        Ok(Arc::new(
+            Self {
+                pages,
+                n_pages: Atomic::new(0),
+            },
+            GFP_KERNEL_ACCOUNT,
+        )?)
     }
 
     /// In bytes.

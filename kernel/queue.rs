@@ -179,7 +179,11 @@ pub(crate) struct Queue {
 
 impl Queue {
     pub(crate) const fn new() -> Self {
-        Self { items: List::new(), pending: List::new(), len: 0 }
+        Self {
+            items: List::new(),
+            pending: List::new(),
+            len: 0,
+        }
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -252,7 +256,9 @@ impl Queue {
     fn read_flags(&mut self) {
         let mut cursor = self.pending.cursor_back();
         loop {
-            let Some(peek) = cursor.peek_prev() else { break };
+            let Some(peek) = cursor.peek_prev() else {
+                break;
+            };
             // SAFETY: We have `&mut` on the home queue of everything in it.
             let state = unsafe { &mut *peek.state.get() };
             if state.commit.as_ref().is_some_and(|commit| commit.is_set()) {
@@ -295,7 +301,11 @@ impl Queue {
             let peek = cursor.peek_next()?;
             // SAFETY: We have `&mut` on the home queue of everything in it.
             let state = unsafe { &mut *peek.state.get() };
-            let ready = if state.commit.is_some() { Ready::NotYet } else { peek.ready() };
+            let ready = if state.commit.is_some() {
+                Ready::NotYet
+            } else {
+                peek.ready()
+            };
             match ready {
                 Ready::Yes => {
                     if !take(&peek) {
@@ -321,7 +331,9 @@ impl Queue {
     pub(crate) fn prune(&mut self, garbage: &mut Items, n: usize) {
         let mut cursor = self.items.cursor_front();
         for _ in 0..n {
-            let Some(peek) = cursor.peek_next() else { break };
+            let Some(peek) = cursor.peek_next() else {
+                break;
+            };
             // SAFETY: We have `&mut` on the home queue of everything in it.
             let state = unsafe { &mut *peek.state.get() };
             if state.commit.is_none() && peek.ready() == Ready::Never {

@@ -87,7 +87,9 @@ pub(crate) fn recv(peer: &Arc<Peer>, call: &mut Call, nonblock: bool) -> Result 
 fn give_back(peer: &Arc<Peer>, call: &mut Call) -> Result {
     let n = call.cmd.n_release;
     let ids = Ids::read(call.cmd.release, n as usize)?;
-    let place = call.arg.wrapping_byte_add(offset_of!(bus1_cmd_recv, n_release));
+    let place = call
+        .arg
+        .wrapping_byte_add(offset_of!(bus1_cmd_recv, n_release));
     // First, to be told before anything is done if it can not be written.
     user::write_u32(place, 0)?;
     if let Err(e) = peer.release_slices(&ids) {
@@ -211,14 +213,23 @@ fn describe(call: &Call, item: &DynItem, at: &mut Cursor, drops: bool) -> Result
         msg.flags |= abi::BUS1_MSG_F_DROPPED;
     }
     let stride = call.cmd.msg_size as usize;
-    write_entry(call.cmd.msgs.wrapping_add(u64::from(at.n) * stride as u64), stride, &msg)?;
+    write_entry(
+        call.cmd.msgs.wrapping_add(u64::from(at.n) * stride as u64),
+        stride,
+        &msg,
+    )?;
     at.used = used;
     at.n += 1;
     Ok(())
 }
 
 #[inline]
-fn describe_content(call: &Call, m: &Message, msg: &mut bus1_msg, mut used: usize) -> Result<usize> {
+fn describe_content(
+    call: &Call,
+    m: &Message,
+    msg: &mut bus1_msg,
+    mut used: usize,
+) -> Result<usize> {
     let buf = call.cmd.buf;
     if let Some(slice) = m.content().slice() {
         msg.slice = slice.id;
@@ -299,7 +310,9 @@ fn finish_dead(peer: &Arc<Peer>, id: u64, entry: Entry) {
 /// be linked.
 fn retell(peer: &Arc<Peer>, id: u64) {
     let mut inner = peer.inner.lock();
-    let Some(Object::Node(node)) = inner.ids.get(id) else { return };
+    let Some(Object::Node(node)) = inner.ids.get(id) else {
+        return;
+    };
     let node = node.clone();
     let tell = is_overtaken(&node, &mut inner) && tell_unused(&node, &mut inner, None);
     drop(inner);

@@ -154,8 +154,13 @@ fn send_many(
     }
     check(cmd, &fates, partial)?;
 
-    for fate in fates.iter_mut().filter(|fate| matches!(fate, Fate::Ready(_))) {
-        let Fate::Ready(message) = core::mem::replace(fate, Fate::Failed(EAGAIN)) else { continue };
+    for fate in fates
+        .iter_mut()
+        .filter(|fate| matches!(fate, Fate::Ready(_)))
+    {
+        let Fate::Ready(message) = core::mem::replace(fate, Fate::Failed(EAGAIN)) else {
+            continue;
+        };
         *fate = match link(message, Some(&commit)) {
             Ok(linked) => Fate::Linked(linked),
             Err(e) => Fate::Failed(e),

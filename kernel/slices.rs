@@ -71,7 +71,10 @@ fn class_of(size: u32) -> (usize, usize) {
         return (0, size as usize);
     }
     let log = size.ilog2();
-    ((log - 2) as usize, (size >> (log - 3)) as usize & (CLASSES - 1))
+    (
+        (log - 2) as usize,
+        (size >> (log - 3)) as usize & (CLASSES - 1),
+    )
 }
 
 /// The first class all of whose blocks are at least `size`.
@@ -111,7 +114,9 @@ impl Slices {
     }
 
     fn link(&mut self, index: u32) {
-        let Some(b) = self.blocks.at(index) else { return };
+        let Some(b) = self.blocks.at(index) else {
+            return;
+        };
         let (l, c) = class_of(b.size);
         let head = self.heads[l][c];
         if let Some(b) = self.blocks.at_mut(index) {
@@ -128,7 +133,9 @@ impl Slices {
     }
 
     fn unlink(&mut self, index: u32) {
-        let Some(b) = self.blocks.at(index) else { return };
+        let Some(b) = self.blocks.at(index) else {
+            return;
+        };
         let (prev, next) = (b.free_prev, b.free_next);
         let (l, c) = class_of(b.size);
         if let Some(n) = self.blocks.at_mut(next) {
@@ -237,7 +244,10 @@ impl Slices {
         }
         self.n_used += 1;
         self.used += self.blocks.at(index)?.size as usize;
-        Some(Slice { id: self.blocks.id_at(index), offset: start as usize * GRANULE })
+        Some(Slice {
+            id: self.blocks.id_at(index),
+            offset: start as usize * GRANULE,
+        })
     }
 
     /// Tells whether user space has this slice.
@@ -255,7 +265,9 @@ impl Slices {
     /// Frees a slice. An id that is not known does nothing.
     #[inline]
     pub(crate) fn free(&mut self, id: u64) {
-        let Some(b) = self.blocks.get_mut(id) else { return };
+        let Some(b) = self.blocks.get_mut(id) else {
+            return;
+        };
         let index = IdTable::<Block>::index(id);
         if b.state == State::Free || index == self.spare {
             return;
@@ -283,7 +295,9 @@ impl Slices {
     /// Frees a block for good. The record of the freed space is the one of the first block of it, but
     /// under a new id.
     fn merge(&mut self, id: u64) {
-        let Some(mut b) = self.blocks.remove(id) else { return };
+        let Some(mut b) = self.blocks.remove(id) else {
+            return;
+        };
         // The slot just left is there: nothing is allocated. It may be another, if retired.
         if let Some(n) = self.blocks.at(b.next) {
             if n.state == State::Free {
@@ -382,7 +396,11 @@ mod tests {
             assert!(class_for(size) >= c);
             // Any block of the class for a size is at least that size.
             let (l, i) = class_for(size);
-            let lower = if l == 0 { i as u32 } else { (8 + i as u32) << (l - 1) };
+            let lower = if l == 0 {
+                i as u32
+            } else {
+                (8 + i as u32) << (l - 1)
+            };
             assert!(lower >= size);
             last = c;
         }
@@ -431,7 +449,9 @@ mod tests {
         let mut seed = 12345u64;
         let mut refused_full = 0;
         for _ in 0..20_000 {
-            seed = seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            seed = seed
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
             let r = (seed >> 33) as usize;
             if r % 5 < 3 {
                 let size = 1 + (r >> 8) % if r & 0x80 != 0 { 8 } else { 200 };

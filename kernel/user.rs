@@ -50,8 +50,12 @@ pub(crate) fn write_command<T: Command>(arg: UserPtr, size: usize, cmd: &T) -> R
 /// Writes an entry of an array whose stride may be larger than the kernel's entry.
 #[inline]
 pub(crate) fn write_entry<T: Plain>(addr: u64, stride: usize, entry: &T) -> Result {
-    UserSlice::new(ptr(addr), size_of::<T>()).writer().write(entry)?;
-    let Some(rest) = stride.checked_sub(size_of::<T>()) else { return Err(EINVAL) };
+    UserSlice::new(ptr(addr), size_of::<T>())
+        .writer()
+        .write(entry)?;
+    let Some(rest) = stride.checked_sub(size_of::<T>()) else {
+        return Err(EINVAL);
+    };
     if rest > 0 {
         clear(addr.wrapping_add(size_of::<T>() as u64), rest)?;
     }
@@ -59,7 +63,9 @@ pub(crate) fn write_entry<T: Plain>(addr: u64, stride: usize, entry: &T) -> Resu
 }
 
 pub(crate) fn write<T: Plain>(addr: u64, value: &T) -> Result {
-    UserSlice::new(ptr(addr), size_of::<T>()).writer().write(value)
+    UserSlice::new(ptr(addr), size_of::<T>())
+        .writer()
+        .write(value)
 }
 
 pub(crate) fn write_s32(addr: u64, value: i32) -> Result {
@@ -178,7 +184,9 @@ pub(crate) fn read_several<T: kernel::transmute::FromBytes>(
 ) -> Result<Several<T>> {
     match n {
         0 => Ok(Several::None),
-        1 => Ok(Several::One([UserSlice::new(ptr(addr), size_of::<T>()).reader().read()?])),
+        1 => Ok(Several::One([UserSlice::new(ptr(addr), size_of::<T>())
+            .reader()
+            .read()?])),
         _ => Ok(Several::Many(read_array(addr, n)?)),
     }
 }
