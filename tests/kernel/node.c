@@ -239,6 +239,47 @@ TEST("OBJ-11 messages to a destroyed node are dropped, and no others")
 	ERR(send_str(&a, n, "late"), ENXIO);
 }
 
+TEST("OBJ-11 messages to a destroyed node are never received, however many wait")
+{
+	struct peer a = peer_new(1 << 16), b = peer_new(0), c = peer_new(0);
+	u64 n = node_new(&a, 1), m = node_new(&a, 2), nc = node_new(&c, 3);
+	u64 to_n = grant(&a, n, &b), to_m = grant(&a, m, &b), hc = grant(&c, nc, &b);
+	u64 dests[800];
+
+	/* More before them than are looked through at once; and all there is. */
+	for (int round = 0; round < 2; round++) {
+		if (!round) {
+			for (size_t i = 0; i < ARRAY_SIZE(dests); i++)
+				dests[i] = to_m;
+			for (int i = 0; i < 3; i++)
+				OK(send_many(&b, 0, dests, ARRAY_SIZE(dests), NULL, "m"));
+		}
+		for (size_t i = 0; i < ARRAY_SIZE(dests); i++)
+			dests[i] = to_n;
+		for (int i = 0; i < 3; i++)
+			OK(send_many(&b, 0, dests, ARRAY_SIZE(dests), NULL, "n"));
+		OK(send_id(&b, to_n, hc));
+		OK(destroy(&a, n));
+		GOT_DEAD(&b, to_n);
+		OK(release(&b, to_n));
+		if (!round)
+			for (size_t i = 0; i < 3 * ARRAY_SIZE(dests); i++)
+				GOT_TEXT(&a, m, "m");
+		CHECK(!readable(&a));
+		NOTHING(&a);
+		EQ(peer_info(&a).n_queued, 0);
+		EQ(peer_info(&a).n_handles, 0);
+		if (!round) {
+			n = node_new(&a, 1);
+			to_n = grant(&a, n, &b);
+		}
+	}
+	/* What they held is given up with them. */
+	OK(release(&b, hc));
+	GOT_UNUSED(&c, nc, 1);
+	NOTHING(&c);
+}
+
 TEST("OBJ-11 no unused notice follows a destruction, and one that waits goes")
 {
 	struct peer a = peer_new(0), b = peer_new(0), c = peer_new(0);

@@ -441,39 +441,6 @@ TEST("OBJ-10 notices come when the queue is full")
 	GOT_TEXT(&b, nb, "room again");
 }
 
-TEST("OBJ-10 more notices than a queue takes messages")
-{
-	struct peer a = peer_new(0), b = peer_new(0);
-	u64 tmp = node_new(&b, 1);
-	u32 most = fill_queue(&b, tmp), n_nodes;
-	static u64 n[1 << 16], h[1 << 16];
-
-	OK(destroy(&b, tmp));
-	EQ(drain(&b), 0);
-	n_nodes = (most / BUS1_MAX_IDS + 1) * BUS1_MAX_IDS;
-	if (n_nodes > ARRAY_SIZE(n))
-		SKIP("a queue takes %u messages", most);
-	for (u32 i = 0; i < n_nodes; i++)
-		n[i] = node_new(&a, i);
-	for (u32 i = 0; i < n_nodes; i += BUS1_MAX_IDS)
-		OK(transfer(&a, &b, 0, n + i, h + i, BUS1_MAX_IDS));
-	for (u32 i = 0; i < n_nodes; i += BUS1_MAX_IDS)
-		OK(ids_cmd(&b, BUS1_CMD_HANDLE_RELEASE, 0, h + i, BUS1_MAX_IDS));
-	EQ(peer_info(&a).n_queued, n_nodes);
-	/* All of them withdrawn. */
-	for (u32 i = 0; i < n_nodes; i += BUS1_MAX_IDS)
-		OK(transfer(&a, &b, 0, n + i, h + i, BUS1_MAX_IDS));
-	EQ(peer_info(&a).n_queued, 0);
-	/* Those of one half, and deaths of the other. */
-	for (u32 i = 0; i < n_nodes / 2; i += BUS1_MAX_IDS)
-		OK(ids_cmd(&b, BUS1_CMD_HANDLE_RELEASE, 0, h + i, BUS1_MAX_IDS));
-	EQ(drain(&a), (n_nodes / 2 + BUS1_MAX_IDS - 1) / BUS1_MAX_IDS * BUS1_MAX_IDS);
-	for (u32 i = 0; i < n_nodes; i += BUS1_MAX_IDS)
-		OK(ids_cmd(&a, BUS1_CMD_NODE_DESTROY, 0, n + i, BUS1_MAX_IDS));
-	EQ(drain(&b), n_nodes - (n_nodes / 2 + BUS1_MAX_IDS - 1) / BUS1_MAX_IDS * BUS1_MAX_IDS);
-	NOTHING(&a);
-}
-
 struct churn {
 	struct peer a, b, c;
 	u64 n;

@@ -433,29 +433,86 @@ TEST("MSG-11 a wake-up is not lost with a waiter that a signal takes away")
 	}
 }
 
+struct overdue {
+	struct peer a;
+	u64 deadline;		/* of the next round */
+	u32 round, done;	/* of the one that waits until then */
+	u32 taken;		/* by either */
+	bool stop;
+};
+
+static void await(const u32 *word, u32 value)
+{
+	while (__atomic_load_n(word, __ATOMIC_ACQUIRE) != value)
+		sched_yield();
+}
+
+static void wait_shortly(void *arg)
+{
+	struct overdue *t = arg;
+
+	for (u32 round = 1;; round++) {
+		struct waiter w = { .p = &t->a };
+
+		await(&t->round, round);
+		if (__atomic_load_n(&t->stop, __ATOMIC_ACQUIRE))
+			return;
+		w.deadline = t->deadline;
+		wait_one(&w);
+		if (w.r)
+			ERR(w.r, ETIMEDOUT);
+		else
+			__atomic_add_fetch(&t->taken, 1, __ATOMIC_RELEASE);
+		__atomic_store_n(&t->done, round, __ATOMIC_RELEASE);
+	}
+}
+
+static void wait_for_ever(void *arg)
+{
+	struct overdue *t = arg;
+
+	for (;;) {
+		struct waiter w = { .p = &t->a };
+
+		wait_one(&w);
+		OK(w.r);
+		if (!w.m.len)
+			return;
+		__atomic_add_fetch(&t->taken, 1, __ATOMIC_RELEASE);
+	}
+}
+
 TEST("MSG-11 a wake-up is not lost with a waiter whose deadline passes")
 {
-	for (unsigned int i = 0; i < test_rounds(90); i++) {
-		struct peer a = peer_new(0);
-		u64 n = node_new(&a, 1);
-		struct waiter w = { .p = &a }, v = {};
+	struct overdue t = { .a = peer_new(0) };
+	u64 n = node_new(&t.a, 1);
+	struct test_thread shortly, for_ever;
+	u32 rounds = test_rounds(1500);
 
-		w.deadline = test_now() + 3000000 * test_slow();
-		test_start(&w.thread, wait_one, &w);
-		wait_start(&v, &a);
-		while (test_now() + 100000 * (i % 5) < w.deadline)
+	test_start(&for_ever, wait_for_ever, &t);
+	test_start(&shortly, wait_shortly, &t);
+	for (u32 i = 1; i <= rounds; i++) {
+		u64 end = test_deadline(20), at;
+
+		/* From somewhat before the deadline to somewhat after it. */
+		t.deadline = test_now() + 100000 * test_slow();
+		at = t.deadline + (i % 100) * 2500 * test_slow() - 50000 * test_slow();
+		__atomic_store_n(&t.round, i, __ATOMIC_RELEASE);
+		while (test_now() < at)
 			;
-		OK(send_str(&a, n, "1"));
-		test_join(&w.thread);
-		if (!w.r)
-			OK(send_str(&a, n, "2"));
-		else
-			ERR(w.r, ETIMEDOUT);
-		test_join(&v.thread);
-		OK(v.r);
-		NOTHING(&a);
-		peer_close(&a);
+		OK(send_str(&t.a, n, "for one of them"));
+		await(&t.done, i);
+		while (__atomic_load_n(&t.taken, __ATOMIC_ACQUIRE) != i) {
+			if (test_now() > end)
+				FAIL("round %u, a message is there, and a thread waits for it", i);
+			sched_yield();
+		}
 	}
+	t.stop = true;
+	__atomic_store_n(&t.round, rounds + 1, __ATOMIC_RELEASE);
+	test_join(&shortly);
+	OK(send_data(&t.a, n, NULL, 0));
+	test_join(&for_ever);
 }
 
 TEST("MSG-11 a waiter whose message is withdrawn goes on waiting")

@@ -369,13 +369,13 @@ TEST_TIMEOUT("stress, 200 processes that live and die at random leave nothing", 
 
 	CHECK(before);
 	/* The first one fills what is filled once: stacks, caches, tables. */
-	storm(WORKERS, 2 * WORKERS, 4);
+	storm(WORKERS, 2 * WORKERS, 3);
 	if (counted && !test_counts_settle(&zero, why, sizeof(why)))
 		FAIL("left behind: %s", why);
 	slab_read(before);
 	slab_check(before, 1 << 30);
 	slab_read(before);
-	storm(WORKERS, 10 * WORKERS, 15);
+	storm(WORKERS, 10 * WORKERS, 12);
 	if (counted && !test_counts_settle(&zero, why, sizeof(why)))
 		FAIL("left behind: %s", why);
 	slab_check(before, 256 << 10);
