@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* What takes many: EDQUOT, and queues that are longer than a queue may be. */
+#include "raw.h"
+
+#include <string.h>
+
+enum { MOST = 1 << 18 };		/* more than any limit */
+
+/* Nodes, until there may be no more of them; how many that are. */
+static u32 fill_nodes(const struct peer *p, u64 *ids)
+{
+	struct bus1_cmd_info before;
+	struct bus1_cmd_node cmd;
+	u32 n = 0;
+	int r;
+
+	for (;;) {
+		cmd = (struct bus1_cmd_node){};
+		r = node_create(p, &cmd);
+		if (r)
+			break;
+		LT(n, MOST);
+		ids[n++] = cmd.id;
+	}
+	ERR(r, EDQUOT);
+	EQ(cmd.id, 0);
+	before = peer_info(p);
+	ERR(node_create(p, &cmd), EDQUOT);
+	SAME_INFO(p, &before);
+	EQ(before.n_nodes, n);
+	return n;
+}
+
+/* As many handles as `b` takes, of nodes of two others. */
+static u32 fill_handles(const struct peer *b, struct peer owners[2])
+{
+	static u64 n[MOST], out[BUS1_MAX_IDS];
+	u32 total = 0, have;
+	int r = 0;
+
+	for (int i = 0; i < 2; i++) {
+		owners[i] = peer_new(0);
+		have = fill_nodes(&owners[i], n);
+		for (u32 step = BUS1_MAX_IDS; step; step /= 2)
+			while (have >= step &&
+			       !(r = transfer(&owners[i], b, 0, n + have - step, out, step))) {
+				have -= step;
+				total += step;
+			}
+		if (have) {
+			ERR(r, EDQUOT);
+			/* And one less is one more. */
+			OK(destroy(&owners[i], n[0]));
+			node_new(&owners[i], 1);
+			ERR(node_create(&owners[i], &(struct bus1_cmd_node){}), EDQUOT);
+			return total;
+		}
+	}
+	FAIL("a peer holds more handles than two peers have nodes");
+}
+
+TEST_TIMEOUT("ABI-2 a peer has as many nodes and handles as it may have, EDQUOT", 120)
+{
+	struct peer a = peer_new(0), b = peer_new(0), c = peer_new(0), owners[2];
+	u64 na = node_new(&a, 1), nb = node_new(&b, 2), nc = node_new(&c, 3);
+	u64 a_to_b = grant(&b, nb, &a), a_to_c = grant(&c, nc, &a), known, dests[2];
+	struct bus1_pass pass[3] = {};
+	struct bus1_cmd_info at_a, at_b, at_c;
+	u64 out[3], spare[2];
+	s32 errors[2];
+	u32 total;
+
+	known = grant(&a, na, &b);
+	total = fill_handles(&b, owners);
+	GT(total, 1000);
+	EQ(peer_info(&b).n_handles, total + 1);
+
+	/* What it has not, it does not get, by whatever way; nor anything with it. */
+	spare[0] = node_new(&a, 4);
+	spare[1] = node_new(&a, 5);
+	at_a = peer_info(&a);
+	at_b = peer_info(&b);
+	at_c = peer_info(&c);
+	ERR(transfer(&a, &b, 0, spare, out, 1), EDQUOT);
+	ERR(transfer(&a, &b, 0, (u64[]){ na, spare[0], na }, out, 3), EDQUOT);
+	ERR(transfer(&a, &b, BUS1_TRANSFER_MOVE, &a_to_c, out, 1), EDQUOT);
+	ERR(send_id(&a, a_to_b, spare[0]), EDQUOT);
+	ERR(send_ids(&a, a_to_b, (u64[]){ na, spare[0] }, 2), EDQUOT);
+	pass[0].id = na;
+	pass[1].id = spare[0];
+	dests[0] = a_to_c;
+	dests[1] = a_to_b;
+	ERR(send_cmd(&a, &(struct bus1_cmd_send){
+		.dests = PTR(dests), .n_dests = 2, .errors = PTR(errors),
+		.handles = PTR(pass), .n_handles = 2 }), EDQUOT);
+	EQ(errors[0], 0);
+	EQ(errors[1], -EDQUOT);
+	SAME_INFO(&a, &at_a);
+	SAME_INFO(&b, &at_b);
+	SAME_INFO(&c, &at_c);
+	NOTHING(&b);
+	NOTHING(&c);
+	OK(destroy_unused(&a, spare[1]));
+
+	/* Others get it; and it gets more counts of what it has. */
+	OK(send_cmd(&a, &(struct bus1_cmd_send){
+		.flags = BUS1_SEND_PARTIAL, .dests = PTR(dests), .n_dests = 2,
+		.errors = PTR(errors), .handles = PTR(pass), .n_handles = 2 }));
+	EQ(errors[0], 0);
+	EQ(errors[1], -EDQUOT);
+	EQ(peer_info(&c).n_queued, 1);
+	NOTHING(&b);
+	EQ(grant(&a, na, &b), known);
+	OK(send_id(&a, a_to_b, na));
+	EQ(GOT_ID(&b, nb), known);
+
+	/* One less, and there is room for one. */
+	OK(ids_cmd(&b, BUS1_CMD_HANDLE_RELEASE, 0, (u64[]){ known, known, known }, 3));
+	OK(send_id(&a, a_to_b, spare[0]));
+	ERR(send_id(&a, a_to_b, na), EDQUOT);
+	GOT_ID(&b, nb);
+}
+
+TEST_TIMEOUT("OBJ-10 more notices than a queue takes messages", 120)
+{
+	struct peer a = peer_new(0), b = peer_new(0);
+	u64 tmp = node_new(&b, 1);
+	u32 most = fill_queue(&b, tmp), n_nodes;
+	static u64 n[1 << 16], h[1 << 16];
+
+	OK(destroy(&b, tmp));
+	EQ(drain(&b), 0);
+	n_nodes = (most / BUS1_MAX_IDS + 1) * BUS1_MAX_IDS;
+	if (n_nodes > ARRAY_SIZE(n))
+		SKIP("a queue takes %u messages", most);
+	for (u32 i = 0; i < n_nodes; i++)
+		n[i] = node_new(&a, i);
+	for (u32 i = 0; i < n_nodes; i += BUS1_MAX_IDS)
+		OK(transfer(&a, &b, 0, n + i, h + i, BUS1_MAX_IDS));
+	for (u32 i = 0; i < n_nodes; i += BUS1_MAX_IDS)
+		OK(ids_cmd(&b, BUS1_CMD_HANDLE_RELEASE, 0, h + i, BUS1_MAX_IDS));
+	EQ(peer_info(&a).n_queued, n_nodes);
+	/* All of them withdrawn. */
+	for (u32 i = 0; i < n_nodes; i += BUS1_MAX_IDS)
+		OK(transfer(&a, &b, 0, n + i, h + i, BUS1_MAX_IDS));
+	EQ(peer_info(&a).n_queued, 0);
+	/* Those of one half, and deaths of the other. */
+	for (u32 i = 0; i < n_nodes / 2; i += BUS1_MAX_IDS)
+		OK(ids_cmd(&b, BUS1_CMD_HANDLE_RELEASE, 0, h + i, BUS1_MAX_IDS));
+	EQ(drain(&a), (n_nodes / 2 + BUS1_MAX_IDS - 1) / BUS1_MAX_IDS * BUS1_MAX_IDS);
+	for (u32 i = 0; i < n_nodes; i += BUS1_MAX_IDS)
+		OK(ids_cmd(&a, BUS1_CMD_NODE_DESTROY, 0, n + i, BUS1_MAX_IDS));
+	EQ(drain(&b), n_nodes - (n_nodes / 2 + BUS1_MAX_IDS - 1) / BUS1_MAX_IDS * BUS1_MAX_IDS);
+	NOTHING(&a);
+}
