@@ -433,12 +433,12 @@ TEST("MSG-11 a wake-up is not lost with a waiter that a signal takes away")
 	}
 }
 
+/* Two that wait; the first one, for whom a wake-up is, only until a deadline. */
 struct overdue {
 	struct peer a;
-	u64 deadline;		/* of the next round */
-	u32 round, done;	/* of the one that waits until then */
-	u32 taken;		/* by either */
-	bool stop;
+	u64 start, deadline;		/* of this round */
+	u32 round, done[2];
+	bool got, stop;			/* the first one got the message */
 };
 
 static void await(const u32 *word, u32 value)
@@ -455,15 +455,14 @@ static void wait_shortly(void *arg)
 		struct waiter w = { .p = &t->a };
 
 		await(&t->round, round);
-		if (__atomic_load_n(&t->stop, __ATOMIC_ACQUIRE))
+		if (t->stop)
 			return;
 		w.deadline = t->deadline;
 		wait_one(&w);
 		if (w.r)
 			ERR(w.r, ETIMEDOUT);
-		else
-			__atomic_add_fetch(&t->taken, 1, __ATOMIC_RELEASE);
-		__atomic_store_n(&t->done, round, __ATOMIC_RELEASE);
+		t->got = !w.r;
+		__atomic_store_n(&t->done[0], round, __ATOMIC_RELEASE);
 	}
 }
 
@@ -471,21 +470,25 @@ static void wait_for_ever(void *arg)
 {
 	struct overdue *t = arg;
 
-	for (;;) {
+	for (u32 round = 1;; round++) {
 		struct waiter w = { .p = &t->a };
 
+		await(&t->round, round);
+		if (t->stop)
+			return;
+		/* Behind the other one. */
+		while (test_now() < t->start)
+			;
 		wait_one(&w);
 		OK(w.r);
-		if (!w.m.len)
-			return;
-		__atomic_add_fetch(&t->taken, 1, __ATOMIC_RELEASE);
+		__atomic_store_n(&t->done[1], round, __ATOMIC_RELEASE);
 	}
 }
 
 TEST("MSG-11 a wake-up is not lost with a waiter whose deadline passes")
 {
 	struct overdue t = { .a = peer_new(0) };
-	u64 n = node_new(&t.a, 1);
+	u64 n = node_new(&t.a, 1), unit = 1000 * test_slow();
 	struct test_thread shortly, for_ever;
 	u32 rounds = test_rounds(1500);
 
@@ -494,15 +497,18 @@ TEST("MSG-11 a wake-up is not lost with a waiter whose deadline passes")
 	for (u32 i = 1; i <= rounds; i++) {
 		u64 end = test_deadline(20), at;
 
+		t.start = test_now() + 100 * unit;
+		t.deadline = t.start + 100 * unit;
 		/* From somewhat before the deadline to somewhat after it. */
-		t.deadline = test_now() + 100000 * test_slow();
-		at = t.deadline + (i % 100) * 2500 * test_slow() - 50000 * test_slow();
+		at = t.deadline - 50 * unit + i % 100 * 3 * unit;
 		__atomic_store_n(&t.round, i, __ATOMIC_RELEASE);
 		while (test_now() < at)
-			;
+			sched_yield();
 		OK(send_str(&t.a, n, "for one of them"));
-		await(&t.done, i);
-		while (__atomic_load_n(&t.taken, __ATOMIC_ACQUIRE) != i) {
+		await(&t.done[0], i);
+		if (t.got)
+			OK(send_str(&t.a, n, "for the other"));
+		while (__atomic_load_n(&t.done[1], __ATOMIC_ACQUIRE) != i) {
 			if (test_now() > end)
 				FAIL("round %u, a message is there, and a thread waits for it", i);
 			sched_yield();
@@ -511,8 +517,8 @@ TEST("MSG-11 a wake-up is not lost with a waiter whose deadline passes")
 	t.stop = true;
 	__atomic_store_n(&t.round, rounds + 1, __ATOMIC_RELEASE);
 	test_join(&shortly);
-	OK(send_data(&t.a, n, NULL, 0));
 	test_join(&for_ever);
+	NOTHING(&t.a);
 }
 
 TEST("MSG-11 a waiter whose message is withdrawn goes on waiting")
