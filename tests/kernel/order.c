@@ -47,19 +47,39 @@ static void multicast_number(const struct peer *p, const u64 *to, u32 n, u64 num
 	OK(r);
 }
 
+static u64 number_of(const struct peer *p, const struct in *in)
+{
+	u64 number;
+
+	EQ(in->m.type, BUS1_MSG_DATA);
+	GE(in->m.len, sizeof(number));
+	memcpy(&number, in->data, sizeof(number));
+	if (in->m.slice)
+		OK(slice_release(p, in->m.slice));
+	return number;
+}
+
 /* The number of the next message; waits. */
 static u64 recv_number(const struct peer *p)
 {
 	struct in in;
-	u64 number;
 
 	OK(recv_wait(p, &in));
-	EQ(in.m.type, BUS1_MSG_DATA);
-	GE(in.m.len, sizeof(number));
-	memcpy(&number, in.data, sizeof(number));
-	if (in.m.slice)
-		OK(slice_release(p, in.m.slice));
-	return number;
+	return number_of(p, &in);
+}
+
+/* Likewise, and sees it as soon as it is there: nobody has to wake us. */
+static u64 spin_number(const struct peer *p)
+{
+	struct in in;
+	int r;
+
+	for (unsigned int i = 1; (r = recv_now(p, &in)); i++) {
+		ERR(r, EAGAIN);
+		if (i % 64 == 0)
+			sched_yield();
+	}
+	return number_of(p, &in);
 }
 
 struct relay {
@@ -259,11 +279,12 @@ TEST("ORD-1 unused comes before what was sent after it")
 
 /*
  * a multicasts to many; b, which gets a copy, reacts at once, by a message to
- * c, which gets one, too. `hops` peers react in turn.
+ * c, which gets one, too. `hops` peers react in turn; and the last one of them
+ * looks at once at what c has, while a may still be busy with the others.
  */
 struct react {
-	struct peer a, b[3], c, idle[12];
-	u64 to[16], next[3];
+	struct peer a, b[3], c, idle;
+	u64 to[200], next[3], done;
 	unsigned int rounds, hops, n_to;
 	size_t len;
 };
@@ -282,21 +303,27 @@ static void react(void *arg)
 	for (u64 k = 0; k < t->rounds; k++) {
 		/* Its copy of the multicast, and what the one before says. */
 		for (int i = x->i ? 2 : 1; i; i--) {
-			u64 got = recv_number(&t->b[x->i]);
+			u64 got = spin_number(&t->b[x->i]);
 
 			EQ(got & 0xffffffff, k);
 			EQ(got >> 32, i == (x->i ? 2 : 1) ? 0 : x->i);
 		}
 		send_number(&t->b[x->i], t->next[x->i], (u64)(x->i + 1) << 32 | k, 8);
+		if (x->i == t->hops - 1) {
+			EQ(spin_number(&t->c), k);
+			EQ(spin_number(&t->c), (u64)t->hops << 32 | k);
+			signal_to(&t->done, k + 1);
+		}
 	}
 }
 
-static void race_of_reactions(unsigned int hops, size_t len, unsigned int rounds)
+static void race_of_reactions(unsigned int hops, unsigned int n_to, size_t len,
+			      unsigned int rounds)
 {
 	struct react t = { .rounds = rounds, .hops = hops, .len = len };
 	struct react_arg arg[3] = { { &t, 0 }, { &t, 1 }, { &t, 2 } };
 	struct test_thread thread[3];
-	u64 nc;
+	u64 nc, idle;
 
 	t.a = peer_new(0);
 	t.c = peer_new(1 << 18);
@@ -312,20 +339,19 @@ static void race_of_reactions(unsigned int hops, size_t len, unsigned int rounds
 	}
 	t.next[hops - 1] = grant(&t.c, nc, &t.b[hops - 1]);
 	/* Others in between make the time long that it takes. */
-	for (size_t i = 0; i < ARRAY_SIZE(t.idle); i++) {
-		t.idle[i] = peer_new(1 << 18);
-		t.to[t.n_to++] = grant(&t.idle[i], node_new(&t.idle[i], 1), &t.a);
-	}
+	t.idle = peer_new(1 << 22);
+	idle = grant(&t.idle, node_new(&t.idle, 1), &t.a);
+	while (t.n_to < n_to - 1)
+		t.to[t.n_to++] = idle;
 	t.to[t.n_to++] = grant(&t.c, nc, &t.a);
 	for (unsigned int i = 0; i < hops; i++)
 		test_start(&thread[i], react, &arg[i]);
 	test_pin(0);
 	for (u64 k = 0; k < rounds; k++) {
 		multicast_number(&t.a, t.to, t.n_to, k, len);
-		EQ(recv_number(&t.c), k);
-		EQ(recv_number(&t.c), (u64)hops << 32 | k);
-		for (size_t i = 0; i < ARRAY_SIZE(t.idle); i++)
-			EQ(recv_number(&t.idle[i]), k);
+		for (unsigned int i = hops; i < n_to - 1; i++)
+			EQ(recv_number(&t.idle), k);
+		await(&t.done, k + 1);
 	}
 	for (unsigned int i = 0; i < hops; i++)
 		test_join(&thread[i]);
@@ -333,120 +359,147 @@ static void race_of_reactions(unsigned int hops, size_t len, unsigned int rounds
 
 TEST("ORD-2 no reaction to a multicast overtakes a copy of it")
 {
-	race_of_reactions(1, 8, test_rounds(500));
+	race_of_reactions(1, 120, 8, test_rounds(300));
 }
 
 TEST("ORD-2 nor does one that went through several hands")
 {
-	race_of_reactions(3, 8, test_rounds(250));
+	race_of_reactions(3, 120, 8, test_rounds(120));
 }
 
 TEST("ORD-2 nor with payloads that go through the pool")
 {
-	race_of_reactions(2, 3000, test_rounds(200));
+	race_of_reactions(2, 40, 3000, test_rounds(120));
 }
 
 struct blind {
 	struct peer a, b, c;
-	u64 to[2], b_to_c;
+	u64 to[2], b_to_c, seen;
 	unsigned int rounds;
 };
 
 static void react_blindly(void *arg)
 {
 	struct blind *t = arg;
+	u64 cause = 0, effect = 0, sent = 0;
+	struct in in;
 
 	test_pin(1);
-	for (u64 k = 0; k < t->rounds; k++) {
-		EQ(recv_number(&t->b), k);
-		send_number(&t->b, t->b_to_c, 1ULL << 32 | k, 8);
+	while (effect < t->rounds) {
+		/* Both are looked at in turns, and neither is waited for. */
+		while (!recv_now(&t->b, &in)) {
+			EQ(number_of(&t->b, &in), sent);
+			send_number(&t->b, t->b_to_c, 1ULL << 32 | sent, 8);
+			sent++;
+		}
+		while (!recv_now(&t->c, &in)) {
+			u64 number = number_of(&t->c, &in);
+
+			if (number >> 32) {
+				EQ(number & 0xffffffff, effect);
+				effect++;
+				LE(effect, cause);
+			} else {
+				EQ(number, cause);
+				cause++;
+			}
+		}
+		signal_to(&t->seen, effect);
 	}
 }
 
 TEST("ORD-2 reactions while the next multicasts are on their way")
 {
 	struct blind t = {
-		.a = peer_new(0), .b = peer_new(0), .c = peer_new(0), .rounds = test_rounds(1500),
+		.a = peer_new(0), .b = peer_new(0), .c = peer_new(0), .rounds = test_rounds(1000),
 	};
 	struct test_thread thread;
-	u64 n = node_new(&t.c, 1), sent = 0, cause = 0, effect = 0;
-	struct in in;
+	u64 n = node_new(&t.c, 1), sent;
 
 	for (int order = 0; order < 2; order++) {
 		t.b_to_c = grant(&t.c, n, &t.b);
 		t.to[order] = grant(&t.c, n, &t.a);
 		t.to[!order] = grant(&t.b, node_new(&t.b, 1), &t.a);
-		sent = cause = effect = 0;
+		t.seen = 0;
 		test_start(&thread, react_blindly, &t);
 		test_pin(0);
-		while (effect < t.rounds) {
-			/* A few ahead: nobody waits for anybody. */
-			while (sent < t.rounds && sent < effect + 8)
-				multicast_number(&t.a, t.to, 2, sent++, 8);
-			while (!recv_now(&t.c, &in)) {
-				u64 number;
-
-				memcpy(&number, in.data, sizeof(number));
-				if (number >> 32) {
-					EQ(number & 0xffffffff, effect);
-					GT(cause, effect);
-					effect++;
-				} else {
-					EQ(number, cause);
-					cause++;
-				}
-			}
+		for (sent = 0; sent < t.rounds; sent++) {
+			/* A few ahead of those who react. */
+			while (sent > __atomic_load_n(&t.seen, __ATOMIC_ACQUIRE) + 8)
+				sched_yield();
+			multicast_number(&t.a, t.to, 2, sent, 8);
 		}
 		test_join(&thread);
 	}
 }
 
-static void react_to_death(void *arg)
+enum { GROUP = 32 };
+
+/*
+ * b gets a notice, says so to c, and looks at once whether c has the notices of
+ * the same operation that are for it, before that.
+ */
+static void react_to_notice(void *arg)
 {
 	struct notices *t = arg;
 	struct in in;
 
 	test_pin(1);
 	for (u64 k = 0; k < t->rounds; k++) {
-		OK(recv_wait(&t->b, &in));
-		EQ(in.m.type, BUS1_MSG_NODE_DEAD);
+		u32 type = k & 2 ? BUS1_MSG_NODE_DEAD : BUS1_MSG_NODE_UNUSED;
+
+		while (recv_now(&t->b, &in))
+			sched_yield();
+		EQ(in.m.type, type);
 		send_number(&t->b, t->b_to_c, k, 8);
-		OK(release(&t->b, in.m.id));
+		for (int i = 0; i < GROUP - 1; i++) {
+			OK(recv_now(&t->c, &in));
+			EQ(in.m.type, type);
+		}
+		EQ(recv_number(&t->c), k);
+		signal_to(&t->turn, k + 1);
 	}
 }
 
-TEST("ORD-2 no reaction to a death overtakes another of the same destruction")
+TEST("ORD-2 no reaction to a notice overtakes another of the same operation")
 {
 	struct notices t = {
-		.a = peer_new(0), .b = peer_new(0), .c = peer_new(0), .rounds = test_rounds(300),
+		.a = peer_new(0), .b = peer_new(0), .c = peer_new(0), .rounds = test_rounds(400),
 	};
 	struct test_thread thread;
-	struct in in;
 
 	t.nc = node_new(&t.c, 1);
 	t.b_to_c = grant(&t.c, t.nc, &t.b);
-	test_start(&thread, react_to_death, &t);
+	test_start(&thread, react_to_notice, &t);
 	test_pin(0);
 	for (u64 k = 0; k < t.rounds; k++) {
-		enum { N = 32 };
-		u64 at = k % 2 ? N - 1 : 0;
+		u64 at = k & 1 ? GROUP - 1 : 0;
 
-		for (u64 i = 0; i < N; i++) {
-			t.nodes[i] = node_new(&t.a, i);
-			if (i == at)
-				grant(&t.a, t.nodes[i], &t.b);
+		for (u64 i = 0; i < GROUP; i++) {
+			const struct peer *p = i == at ? &t.b : &t.c;
+
+			/* Nodes of a that die, or nodes that a lets go of. */
+			if (k & 2) {
+				t.nodes[i] = node_new(&t.a, i);
+				t.h[i] = grant(&t.a, t.nodes[i], p);
+			} else {
+				t.nodes[i] = node_new(p, i);
+				t.h[i] = grant(p, t.nodes[i], &t.a);
+			}
+		}
+		if (k & 2)
+			OK(ids_cmd(&t.a, BUS1_CMD_NODE_DESTROY, 0, t.nodes, GROUP));
+		else
+			OK(ids_cmd(&t.a, BUS1_CMD_HANDLE_RELEASE, 0, t.h, GROUP));
+		await(&t.turn, k + 1);
+		for (u64 i = 0; i < GROUP; i++) {
+			const struct peer *p = i == at ? &t.b : &t.c;
+
+			if (k & 2)
+				OK(release(p, t.h[i]));
 			else
-				t.h[i] = grant(&t.a, t.nodes[i], &t.c);
+				OK(destroy_unused(p, t.nodes[i]));
 		}
-		OK(ids_cmd(&t.a, BUS1_CMD_NODE_DESTROY, 0, t.nodes, N));
-		for (int i = 0; i < N - 1; i++) {
-			OK(recv_wait(&t.c, &in));
-			EQ(in.m.type, BUS1_MSG_NODE_DEAD);
-		}
-		EQ(recv_number(&t.c), k);
-		for (u64 i = 0; i < N; i++)
-			if (i != at)
-				OK(release(&t.c, t.h[i]));
 	}
 	test_join(&thread);
 }
