@@ -9,6 +9,7 @@ use crate::recv::{self, Call};
 use crate::send;
 use crate::user::{read_command, write_command};
 use core::ffi::c_void;
+use core::mem::MaybeUninit;
 use kernel::ffi::{c_int, c_long, c_uint, c_ulong};
 use kernel::prelude::*;
 use kernel::sync::{Arc, ArcBorrow};
@@ -44,8 +45,8 @@ struct Arg {
 
 impl Arg {
     #[inline]
-    fn read<T: Command>(&self) -> Result<T> {
-        read_command(self.ptr, self.size)
+    fn read<'a, T: Command>(&self, place: &'a mut MaybeUninit<T>) -> Result<&'a mut T> {
+        read_command(place, self.ptr, self.size)
     }
 
     fn write<T: Command>(&self, cmd: &T) -> Result {
@@ -53,32 +54,41 @@ impl Arg {
     }
 }
 
+/// Where a command is read to.
+#[inline]
+fn place<T>() -> MaybeUninit<T> {
+    MaybeUninit::uninit()
+}
+
 #[inline]
 fn run(peer: &Arc<Peer>, nonblock: bool, cmd: u32, arg: Arg) -> Result {
     match cmd & !SIZE_MASK {
-        SEND => send::send(peer, &arg.read()?),
+        SEND => send::send(peer, arg.read(&mut place())?),
         RECV => {
+            let mut place = place();
             let mut call = Call {
-                cmd: arg.read()?,
+                cmd: arg.read(&mut place)?,
                 arg: arg.ptr,
                 size: arg.size,
             };
             recv::recv(peer, &mut call, nonblock)
         }
         NODE_CREATE => {
-            let mut cmd = arg.read()?;
-            object::create(peer, &mut cmd)?;
-            arg.write(&cmd)
+            let mut place = place();
+            let cmd = arg.read(&mut place)?;
+            object::create(peer, cmd)?;
+            arg.write(cmd)
                 .inspect_err(|_| object::uncreate(peer, cmd.id))
         }
-        NODE_DESTROY => object::destroy(peer, &arg.read()?),
-        HANDLE_RELEASE => object::release(peer, &arg.read()?),
-        SLICE_RELEASE => object::release_slices(peer, &arg.read()?),
-        HANDLE_TRANSFER => object::transfer(peer, &arg.read()?),
+        NODE_DESTROY => object::destroy(peer, arg.read(&mut place())?),
+        HANDLE_RELEASE => object::release(peer, arg.read(&mut place())?),
+        SLICE_RELEASE => object::release_slices(peer, arg.read(&mut place())?),
+        HANDLE_TRANSFER => object::transfer(peer, arg.read(&mut place())?),
         PEER_INFO => {
-            let mut cmd = arg.read()?;
-            object::info(peer, &mut cmd)?;
-            arg.write(&cmd)
+            let mut place = place();
+            let cmd = arg.read(&mut place)?;
+            object::info(peer, cmd)?;
+            arg.write(cmd)
         }
         _ => Err(ENOTTY),
     }

@@ -11,7 +11,7 @@ use crate::node::{
 };
 use crate::peer::{Inner, Object, Peer};
 use crate::queue::{Commit, Entry};
-use crate::user::{write_u64, Ids};
+use crate::user::{read_several, write_u64, Several};
 use core::ptr::NonNull;
 use kernel::list::List;
 use kernel::prelude::*;
@@ -35,14 +35,14 @@ pub(crate) fn uncreate(peer: &Arc<Peer>, id: u64) {
     let _ = destroy_ids(peer, &[id], 0);
 }
 
-fn read_ids(cmd: &bus1_cmd_ids, flags: u64) -> Result<Ids> {
+fn read_ids(cmd: &bus1_cmd_ids, flags: u64) -> Result<Several<u64>> {
     if cmd.flags & !flags != 0 || cmd.reserved != 0 || cmd.n_ids == 0 {
         return Err(EINVAL);
     }
     if cmd.n_ids > abi::BUS1_MAX_IDS {
         return Err(EMSGSIZE);
     }
-    Ids::read(cmd.ids, cmd.n_ids as usize)
+    read_several(cmd.ids, cmd.n_ids as usize)
 }
 
 pub(crate) fn destroy(peer: &Arc<Peer>, cmd: &bus1_cmd_ids) -> Result {
@@ -252,7 +252,7 @@ pub(crate) fn transfer(peer: &Arc<Peer>, cmd: &bus1_cmd_transfer) -> Result {
         return Err(EMSGSIZE);
     }
     let moves = cmd.flags & u64::from(abi::BUS1_TRANSFER_MOVE) != 0;
-    let ids = Ids::read(cmd.ids, cmd.n_ids as usize)?;
+    let ids: Several<u64> = read_several(cmd.ids, cmd.n_ids as usize)?;
     let to = OtherPeer::get(cmd.peer_fd)?;
     let mut uses: KVec<Use> = KVec::with_capacity(ids.len(), GFP_KERNEL_ACCOUNT)?;
     let n_moving = if moves { ids.len() } else { 0 };
@@ -304,7 +304,7 @@ pub(crate) fn info(peer: &Arc<Peer>, cmd: &mut bus1_cmd_info) -> Result {
     }
     let inner = peer.inner.lock();
     let (n_slices, pool_used) = inner.slices.in_use();
-    if let Some(pool) = &inner.pool {
+    if let Some(pool) = peer.pool() {
         cmd.pool_size = pool.size() as u64;
         cmd.pool_pages = pool.n_pages();
     }

@@ -5,21 +5,21 @@
 use crate::bridge::{Counted, Stat, WaitQueue};
 use crate::errno::{edquot, ehostunreach};
 use crate::ids::{Growth, IdTable};
-use crate::message::Passed;
+use crate::message::{Message, Passed};
 use crate::node::{mark_dead, tell_holders, Handle, HandleList, HandleRef, NodeRef, Retired, Use};
 use crate::pool::Pool;
-use crate::queue::{Commit, Entry, Items, Queue};
+use crate::queue::{Commit, Entry, Item, Items, Queue};
 use crate::slices::{Slice, Slices, GRANULE};
 use core::mem;
 use core::ptr::NonNull;
 use kernel::alloc::flags;
 use kernel::bindings;
-use kernel::list::List;
+use kernel::list::{List, ListArc};
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNodeReservation};
 use kernel::sync::atomic::ordering::Relaxed;
-use kernel::sync::{new_spinlock, Arc, SpinLock};
+use kernel::sync::{new_spinlock, Arc, SetOnce, SpinLock};
 
 /// Hard bounds of one peer, and of all peers together.
 const MAX_QUEUED: usize = 16384;
@@ -41,6 +41,8 @@ pub(crate) struct Peer {
     pub(crate) inner: SpinLock<Inner>,
     #[pin]
     pub(crate) wait: WaitQueue,
+    /// Set once, under the lock, when the peer is first mapped.
+    pool: SetOnce<Pool>,
     _counted: Counted,
 }
 
@@ -62,7 +64,6 @@ pub(crate) struct Inner {
     /// Each handle, by the address of its node: the same node is the same handle (OBJ-4).
     by_node: RBTree<usize, HandleRef>,
     pub(crate) slices: Slices,
-    pub(crate) pool: Option<Arc<Pool>>,
 }
 
 fn key(node: &NodeRef) -> usize {
@@ -71,7 +72,7 @@ fn key(node: &NodeRef) -> usize {
 
 /// Memory for one more handle, allocated before the lock is taken.
 struct Spare {
-    handle: kernel::list::ListArc<crate::queue::Item<Handle>, 2>,
+    handle: ListArc<Item<Handle>, 2>,
     tree: RBTreeNodeReservation<usize, HandleRef>,
 }
 
@@ -141,11 +142,11 @@ impl Peer {
                         nodes: 0,
                         by_node: RBTree::new(),
                         slices: Slices::new(),
-                        pool: None,
                     },
                     "bus1_peer"
                 ),
                 wait <- WaitQueue::new(),
+                pool: SetOnce::new(),
                 _counted: counted,
             }),
             GFP_KERNEL_ACCOUNT,
@@ -184,6 +185,11 @@ impl Peer {
             drop(item);
             crate::bridge::resched();
         }
+    }
+
+    #[inline]
+    pub(crate) fn pool(&self) -> Option<&Pool> {
+        self.pool.as_ref()
     }
 
     #[inline]
@@ -271,7 +277,7 @@ impl Peer {
 
     fn add_handle(
         inner: &mut Inner,
-        link: kernel::list::ListArc<crate::queue::Item<Handle>, 2>,
+        link: ListArc<Item<Handle>, 2>,
         tree: RBTreeNodeReservation<usize, HandleRef>,
     ) -> HandleRef {
         let handle = link.clone_arc();
@@ -299,17 +305,16 @@ impl Peer {
     /// Allocates a slice of the pool for a message to `node`, which this peer owns.
     ///
     /// EHOSTUNREACH if it is dead, EMSGSIZE if the pool can never hold it, EAGAIN if it can not now.
-    pub(crate) fn reserve(&self, node: &NodeRef, len: usize) -> Result<(Slice, Arc<Pool>)> {
+    pub(crate) fn reserve(&self, node: &NodeRef, len: usize) -> Result<Slice> {
         let mut growth = None;
         loop {
             let mut inner = self.inner.lock();
             if inner.closed || node.is_dead() {
                 return Err(ehostunreach());
             }
-            let pool = match &inner.pool {
-                Some(pool) if len <= pool.size() => pool.clone(),
-                _ => return Err(EMSGSIZE),
-            };
+            if self.pool().is_none_or(|pool| len > pool.size()) {
+                return Err(EMSGSIZE);
+            }
             if inner.slices.in_use().0 >= MAX_SLICES || inner.queue.len() >= MAX_QUEUED {
                 return Err(EAGAIN);
             }
@@ -323,7 +328,7 @@ impl Peer {
                     .ok_or(EAGAIN)?;
                 drop(inner);
                 Stat::Slices.add(1);
-                return Ok((slice, pool));
+                return Ok(slice);
             };
             drop(inner);
             growth = Some(Growth::new(need)?);
@@ -334,8 +339,7 @@ impl Peer {
     /// zeroed before.
     pub(crate) fn unreserve(&self, slice: Slice, len: usize, sent: bool) {
         if !sent {
-            let pool = self.inner.lock().pool.clone();
-            if let Some(pool) = pool {
+            if let Some(pool) = self.pool() {
                 pool.zero(slice.offset, len);
             }
         }
@@ -346,6 +350,14 @@ impl Peer {
     /// Gives slices back, all or none.
     pub(crate) fn release_slices(&self, ids: &[u64]) -> Result {
         let mut inner = self.inner.lock();
+        if let [id] = ids {
+            if !inner.slices.release(*id) {
+                return Err(ENXIO);
+            }
+            drop(inner);
+            Stat::Slices.add(-1);
+            return Ok(());
+        }
         for (i, id) in ids.iter().enumerate() {
             if !inner.slices.is_users(*id) {
                 // Unknown, or the second time in the array: undo the mark of those before.
@@ -369,7 +381,7 @@ impl Peer {
     pub(crate) fn link(
         &self,
         node: &NodeRef,
-        message: Entry,
+        message: ListArc<Item<Message>>,
         commit: Option<&Arc<Commit>>,
     ) -> Result {
         let mut inner = self.inner.lock();
@@ -378,10 +390,11 @@ impl Peer {
         } else if inner.queue.len() >= MAX_QUEUED {
             EAGAIN
         } else {
-            inner.queue.push(message, commit);
+            inner.queue.push(message as Entry, commit);
             return Ok(());
         };
         drop(inner);
+        message.set_sent(false);
         drop(message);
         Err(refused)
     }
@@ -389,9 +402,9 @@ impl Peer {
     /// Makes the pool, if there is none, and checks a mapping of it.
     pub(crate) fn map(&self, pgoff: usize, pages: usize) -> Result {
         let end = pgoff.checked_add(pages).ok_or(EINVAL)?;
-        let have = |inner: &Inner| inner.pool.as_ref().map(|p| p.size() / PAGE_SIZE);
+        let have = || self.pool().map(|p| p.size() / PAGE_SIZE);
         let check = |n: usize| if end <= n { Ok(()) } else { Err(EINVAL) };
-        if let Some(n) = have(&self.inner.lock()) {
+        if let Some(n) = have() {
             return check(n);
         }
         if pgoff != 0 || pages == 0 || pages > crate::abi::BUS1_MAX_POOL as usize / PAGE_SIZE {
@@ -401,7 +414,7 @@ impl Peer {
         let mut growth = None;
         loop {
             let mut inner = self.inner.lock();
-            if let Some(n) = have(&inner) {
+            if let Some(n) = have() {
                 return check(n);
             }
             if let Some(g) = growth.take() {
@@ -411,7 +424,7 @@ impl Peer {
                 inner
                     .slices
                     .extend((pages * (PAGE_SIZE / GRANULE)) as u32)?;
-                inner.pool = Some(pool);
+                self.pool.populate(pool);
                 return Ok(());
             };
             drop(inner);
@@ -420,6 +433,6 @@ impl Peer {
     }
 
     pub(crate) fn page(&self, pgoff: usize) -> Option<NonNull<bindings::page>> {
-        self.inner.lock().pool.as_ref()?.page_ptr(pgoff)
+        self.pool()?.page_ptr(pgoff)
     }
 }

@@ -19,7 +19,6 @@ use kernel::bindings;
 use kernel::page::{BorrowedPage, Page, PAGE_SIZE};
 use kernel::prelude::*;
 use kernel::sync::atomic::{ordering, Atomic};
-use kernel::sync::Arc;
 
 pub(crate) struct Pool {
     /// Each is null, or a page of ours, set once.
@@ -28,18 +27,15 @@ pub(crate) struct Pool {
 }
 
 impl Pool {
-    pub(crate) fn new(n: usize) -> Result<Arc<Self>> {
+    pub(crate) fn new(n: usize) -> Result<Self> {
         let mut pages = KVVec::with_capacity(n, GFP_KERNEL_ACCOUNT)?;
         for _ in 0..n {
             pages.push_within_capacity(Atomic::new(core::ptr::null_mut()))?;
         }
-        Ok(Arc::new(
-            Self {
-                pages,
-                n_pages: Atomic::new(0),
-            },
-            GFP_KERNEL_ACCOUNT,
-        )?)
+        Ok(Self {
+            pages,
+            n_pages: Atomic::new(0),
+        })
     }
 
     /// In bytes.

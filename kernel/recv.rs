@@ -3,15 +3,18 @@
 //! BUS1_CMD_RECV.
 //!
 //! What is received is taken off the queue into the receiver's *hand*; written to its memory, without
-//! a lock; and only when all of that went well do handles and slices become user space's. If it
-//! did not, the hand goes back to the front of the queue, and nothing was lost.
+//! a lock; and only when all of that went well do the handles become user space's. If it did not, the
+//! hand goes back to the front of the queue, and nothing was lost.
+//!
+//! A slice is user space's as soon as it is in the hand, to spare a second section under the lock. A
+//! program that gives back a slice that it has not been told of loses the message.
 
 use crate::abi::{self, bus1_cmd_recv, bus1_handle, bus1_msg};
 use crate::message::{Kind, Message};
 use crate::node::{is_overtaken, tell_unused};
 use crate::peer::{Object, Peer};
-use crate::queue::{DynItem, Entry, Items};
-use crate::user::{self, write, write_command, write_entry, Ids};
+use crate::queue::{Entry, Items};
+use crate::user::{self, read_several, write, write_command, write_entry};
 use core::mem::{offset_of, size_of};
 use kernel::list::List;
 use kernel::prelude::*;
@@ -22,8 +25,8 @@ use kernel::uaccess::{UserPtr, UserSlice};
 const MAX_ENTRY: u32 = 256;
 
 /// The caller's command, where it is, and how many bytes of it.
-pub(crate) struct Call {
-    pub(crate) cmd: bus1_cmd_recv,
+pub(crate) struct Call<'a> {
+    pub(crate) cmd: &'a mut bus1_cmd_recv,
     pub(crate) arg: UserPtr,
     pub(crate) size: usize,
 }
@@ -58,8 +61,8 @@ fn check(cmd: &bus1_cmd_recv) -> Result {
     Ok(())
 }
 
-pub(crate) fn recv(peer: &Arc<Peer>, call: &mut Call, nonblock: bool) -> Result {
-    check(&call.cmd)?;
+pub(crate) fn recv(peer: &Arc<Peer>, call: &mut Call<'_>, nonblock: bool) -> Result {
+    check(call.cmd)?;
     if call.cmd.n_release > 0 {
         give_back(peer, call)?;
     }
@@ -84,9 +87,9 @@ pub(crate) fn recv(peer: &Arc<Peer>, call: &mut Call, nonblock: bool) -> Result 
 }
 
 /// Gives slices back, once: the caller's count of them becomes 0.
-fn give_back(peer: &Arc<Peer>, call: &mut Call) -> Result {
+fn give_back(peer: &Arc<Peer>, call: &mut Call<'_>) -> Result {
     let n = call.cmd.n_release;
-    let ids = Ids::read(call.cmd.release, n as usize)?;
+    let ids = read_several::<u64>(call.cmd.release, n as usize)?;
     let place = call
         .arg
         .wrapping_byte_add(offset_of!(bus1_cmd_recv, n_release));
@@ -108,27 +111,27 @@ struct Cursor {
 
 /// A receiver takes an item into its hand, or is done with it. With the peer's lock held.
 #[inline]
-fn add_in_hand(item: &DynItem, n: i64) {
-    match item.kind() {
-        Kind::Message(m) => m.passed.add_in_hand(n),
+fn add_in_hand(kind: Kind<'_>, n: i64) {
+    match kind {
+        Kind::Message(m) => m.passed().add_in_hand(n),
         Kind::Dead(h) => h.add_in_hand(n),
         _ => (),
     }
 }
 
 /// Bytes of buf[] that an item needs.
-fn size_in_buf(item: &DynItem) -> usize {
-    match item.kind() {
+#[inline]
+fn size_in_buf(kind: Kind<'_>) -> usize {
+    match kind {
         Kind::Message(m) => {
-            m.content().inline().len().next_multiple_of(8)
-                + m.passed.len() * size_of::<bus1_handle>()
+            m.inline().len().next_multiple_of(8) + m.passed().len() * size_of::<bus1_handle>()
         }
         _ => 0,
     }
 }
 
 /// Receives what is there; returns how many.
-fn take(peer: &Arc<Peer>, call: &mut Call, wanted: u32) -> Result<u32> {
+fn take(peer: &Arc<Peer>, call: &mut Call<'_>, wanted: u32) -> Result<u32> {
     let drops = call.cmd.flags & u64::from(abi::BUS1_RECV_DROP) != 0;
     let room = call.cmd.buf_size as usize;
     let mut hand = List::new();
@@ -137,24 +140,33 @@ fn take(peer: &Arc<Peer>, call: &mut Call, wanted: u32) -> Result<u32> {
     let mut needed = 0;
 
     while at.n < wanted {
-        let entry = peer.inner.lock().queue.next(&mut garbage, |item| {
-            let size = at.used + size_in_buf(item);
+        let mut inner = peer.inner.lock();
+        let entry = inner.queue.next(&mut garbage, |item| {
+            let kind = item.kind();
+            let size = at.used + size_in_buf(kind);
             if size > room && !drops {
                 needed = size;
             }
             if needed == 0 {
-                add_in_hand(item, 1);
+                add_in_hand(kind, 1);
             }
             needed == 0
         });
+        let kind = entry.as_ref().map(|entry| entry.kind());
+        if let (Some(Kind::Message(m)), false) = (kind, drops) {
+            m.take_slice(&mut inner);
+        }
+        drop(inner);
         if !garbage.is_empty() {
             peer.drop_items(core::mem::replace(&mut garbage, List::new()));
         }
-        let Some(entry) = entry else { break };
-        let written = describe(call, &entry, &mut at, drops);
-        hand.push_back(entry);
+        let Some(kind) = kind else { break };
+        let written = describe(call, kind, &mut at, drops);
+        if let Some(entry) = entry {
+            hand.push_back(entry);
+        }
         if let Err(e) = written {
-            put_back(peer, hand);
+            put_back(peer, hand, drops);
             return Err(e);
         }
     }
@@ -164,15 +176,15 @@ fn take(peer: &Arc<Peer>, call: &mut Call, wanted: u32) -> Result<u32> {
         }
         call.cmd.n_msgs = 0;
         call.cmd.buf_used = needed.min(u32::MAX as usize) as u32;
-        write_command(call.arg, call.size, &call.cmd)?;
+        write_command(call.arg, call.size, call.cmd)?;
         // Another receiver may have more room.
         peer.wake();
         return Err(EMSGSIZE);
     }
     call.cmd.n_msgs = at.n;
     call.cmd.buf_used = at.used as u32;
-    if let Err(e) = write_command(call.arg, call.size, &call.cmd) {
-        put_back(peer, hand);
+    if let Err(e) = write_command(call.arg, call.size, call.cmd) {
+        put_back(peer, hand, drops);
         return Err(e);
     }
     while let Some(entry) = hand.pop_front() {
@@ -183,15 +195,15 @@ fn take(peer: &Arc<Peer>, call: &mut Call, wanted: u32) -> Result<u32> {
 
 /// Writes one item to the caller's memory, and moves the cursor on.
 #[inline]
-fn describe(call: &Call, item: &DynItem, at: &mut Cursor, drops: bool) -> Result {
+fn describe(call: &Call<'_>, kind: Kind<'_>, at: &mut Cursor, drops: bool) -> Result {
     let mut msg = bus1_msg::default();
     let mut used = at.used;
-    match item.kind() {
+    match kind {
         Kind::Message(m) => {
             msg.type_ = abi::BUS1_MSG_DATA;
             msg.id = m.node.id.load(Relaxed);
             msg.cookie = m.node.cookie;
-            msg.len = m.content().len() as u64;
+            msg.len = m.len() as u64;
             if !drops {
                 used = describe_content(call, m, &mut msg, used)?;
             }
@@ -225,17 +237,17 @@ fn describe(call: &Call, item: &DynItem, at: &mut Cursor, drops: bool) -> Result
 
 #[inline]
 fn describe_content(
-    call: &Call,
+    call: &Call<'_>,
     m: &Message,
     msg: &mut bus1_msg,
     mut used: usize,
 ) -> Result<usize> {
     let buf = call.cmd.buf;
-    if let Some(slice) = m.content().slice() {
+    if let Some(slice) = m.slice() {
         msg.slice = slice.id;
         msg.offset = slice.offset as u64;
     } else {
-        let data = m.content().inline();
+        let data = m.inline();
         msg.offset = used as u64;
         if !data.is_empty() {
             UserSlice::new(user::ptr(buf.wrapping_add(used as u64)), data.len())
@@ -244,10 +256,10 @@ fn describe_content(
             used += data.len().next_multiple_of(8);
         }
     }
-    if !m.passed.is_empty() {
+    if !m.passed().is_empty() {
         msg.handles = used as u32;
-        msg.n_handles = m.passed.len() as u32;
-        for passed in m.passed.iter() {
+        msg.n_handles = m.passed().len() as u32;
+        for passed in m.passed().iter() {
             write(buf.wrapping_add(used as u64), &passed.describe())?;
             used += size_of::<bus1_handle>();
         }
@@ -261,16 +273,15 @@ fn finish(peer: &Arc<Peer>, entry: Entry, drops: bool) {
     let mut unused = None;
     match entry.kind() {
         Kind::Message(m) => {
-            if m.content().slice().is_some() || !m.passed.is_empty() {
+            if !m.passed().is_empty() {
                 let mut inner = peer.inner.lock();
-                m.passed.add_in_hand(-1);
+                m.passed().add_in_hand(-1);
                 if drops {
                     drop(inner);
                     drop(entry);
                     return;
                 }
-                m.content().take(&mut inner);
-                let dead = m.passed.take(&mut inner);
+                let dead = m.passed().take(&mut inner);
                 drop(inner);
                 if dead {
                     // Notices that waited for these handles may be received now.
@@ -292,7 +303,7 @@ fn finish(peer: &Arc<Peer>, entry: Entry, drops: bool) {
 /// The notice of a death was received. The handle keeps its id until now.
 fn finish_dead(peer: &Arc<Peer>, id: u64, entry: Entry) {
     let inner = peer.inner.lock();
-    add_in_hand(&entry, -1);
+    add_in_hand(entry.kind(), -1);
     let handle = match inner.ids.get(id) {
         Some(Object::Handle(handle)) => Some(handle.clone()),
         _ => None,
@@ -324,14 +335,16 @@ fn retell(peer: &Arc<Peer>, id: u64) {
 /// Puts what was not received back to the front of the queue, in order, but for notices that have
 /// become void meanwhile.
 #[cold]
-fn put_back(peer: &Arc<Peer>, mut hand: Items) {
+fn put_back(peer: &Arc<Peer>, mut hand: Items, drops: bool) {
     while let Some(entry) = hand.pop_back() {
         let mut inner = peer.inner.lock();
-        add_in_hand(&entry, -1);
+        add_in_hand(entry.kind(), -1);
         let (void, unused) = match entry.kind() {
             Kind::Dead(h) => (h.is_idle(), None),
             Kind::Unused(n) => (is_overtaken(n, &mut inner), Some(n.id.load(Relaxed))),
-            _ => (false, None),
+            Kind::Message(m) => (!drops && !m.untake_slice(&mut inner), None),
+            #[cfg(CONFIG_KUNIT = "y")]
+            Kind::Test(_) => (false, None),
         };
         if !void {
             inner.queue.push_front(entry);

@@ -9,13 +9,12 @@
 
 use crate::abi::{self, bus1_cmd_send, bus1_pass};
 use crate::errno::{edquot, ehostunreach};
-use crate::message::{Content, Message, PassedList};
+use crate::message::{Draft, Message, PassedList};
 use crate::node::{NodeRef, Use};
 use crate::object::note_all_passed;
 use crate::peer::Peer;
-use crate::queue::{Commit, Entry, Item};
+use crate::queue::{Commit, Item};
 use crate::user::{clear, read_array, read_several, write_s32, Payload, Several};
-use kernel::list::ListArc;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
@@ -74,9 +73,9 @@ fn use_passes(peer: &Arc<Peer>, passes: &[bus1_pass]) -> Result<Several<Use>> {
 #[inline]
 fn send_plain(peer: &Arc<Peer>, dest: u64, payload: &Payload) -> Result {
     let node = peer.inner.lock().resolve(dest)?.clone();
-    let content = Content::read(&node, payload)?;
-    let message = Message::new(node.clone(), content, PassedList::new())?;
-    link(message, None)?;
+    let mut draft = Draft::new(node.clone(), payload.len())?;
+    draft.fill(payload)?;
+    draft.link(&node, None)?;
     node.owner.wake();
     Ok(())
 }
@@ -84,40 +83,25 @@ fn send_plain(peer: &Arc<Peer>, dest: u64, payload: &Payload) -> Result {
 fn send_one(peer: &Arc<Peer>, dest: u64, payload: &Payload, passes: &[bus1_pass]) -> Result {
     let node = peer.inner.lock().resolve(dest)?.clone();
     let uses = use_passes(peer, passes)?;
-    let message = prepare(&node, payload, &uses)?;
-    link(message, None)?;
+    prepare(&node, payload, &uses)?.link(&node, None)?;
     node.owner.wake();
     note_all_passed(peer, &uses);
     Ok(())
 }
 
 /// A message to a node, with everything that it needs.
-fn prepare(node: &NodeRef, payload: &Payload, uses: &[Use]) -> Result<ListArc<Item<Message>>> {
-    let content = Content::read(node, payload)?;
+fn prepare(node: &NodeRef, payload: &Payload, uses: &[Use]) -> Result<Draft> {
+    let mut draft = Draft::new(node.clone(), payload.len())?;
+    draft.fill(payload)?;
     // Last: what is announced should not wait for the sender's memory.
-    let passed = PassedList::admit(&node.owner, uses)?;
-    Message::new(node.clone(), content, passed)
-}
-
-/// Links a message: it is sent.
-#[inline]
-fn link(
-    message: ListArc<Item<Message>>,
-    commit: Option<&Arc<Commit>>,
-) -> Result<Arc<Item<Message>>> {
-    let sent = message.clone_arc();
-    sent.content().set_sent(true);
-    if let Err(e) = sent.node.owner.link(&sent.node, message as Entry, commit) {
-        sent.content().set_sent(false);
-        return Err(e);
-    }
-    Ok(sent)
+    draft.set_passed(PassedList::admit(&node.owner, uses)?);
+    Ok(draft)
 }
 
 /// What becomes of one destination.
 enum Fate {
     Failed(Error),
-    Ready(ListArc<Item<Message>>),
+    Ready(Draft),
     Linked(Arc<Item<Message>>),
 }
 
@@ -158,11 +142,12 @@ fn send_many(
         .iter_mut()
         .filter(|fate| matches!(fate, Fate::Ready(_)))
     {
-        let Fate::Ready(message) = core::mem::replace(fate, Fate::Failed(EAGAIN)) else {
+        let Fate::Ready(draft) = core::mem::replace(fate, Fate::Failed(EAGAIN)) else {
             continue;
         };
-        *fate = match link(message, Some(&commit)) {
-            Ok(linked) => Fate::Linked(linked),
+        let message = draft.message();
+        *fate = match draft.link(&message.node, Some(&commit)) {
+            Ok(()) => Fate::Linked(message),
             Err(e) => Fate::Failed(e),
         };
     }
@@ -170,7 +155,7 @@ fn send_many(
         for fate in &fates {
             if let Fate::Linked(message) = fate {
                 let entry = message.node.owner.inner.lock().queue.remove(&**message);
-                message.content().set_sent(false);
+                message.set_sent(false);
                 drop(entry);
             }
         }

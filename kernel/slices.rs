@@ -262,25 +262,41 @@ impl Slices {
         }
     }
 
-    /// Frees a slice. An id that is not known does nothing.
-    #[inline]
+    /// Frees a slice that user space has not got. An id that is not known does nothing.
     pub(crate) fn free(&mut self, id: u64) {
         let Some(b) = self.blocks.get_mut(id) else {
             return;
         };
-        let index = IdTable::<Block>::index(id);
-        if b.state == State::Free || index == self.spare {
-            return;
+        if b.state == State::Kernel && IdTable::<Block>::index(id) != self.spare {
+            let size = b.size;
+            self.set_aside(id, size);
         }
-        b.state = State::Kernel;
+    }
+
+    /// Frees a slice that user space has, and tells whether it has it.
+    #[inline]
+    pub(crate) fn release(&mut self, id: u64) -> bool {
+        match self.blocks.get_mut(id) {
+            Some(b) if b.state == State::User => {
+                b.state = State::Kernel;
+                let size = b.size;
+                self.set_aside(id, size);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    #[inline]
+    fn set_aside(&mut self, id: u64, size: u32) {
         self.n_used -= 1;
-        self.used -= b.size as usize;
+        self.used -= size as usize;
         if self.spare != NONE {
             self.merge_spare();
         }
         // The old id must not be found again.
         if self.blocks.renew(id) {
-            self.spare = index;
+            self.spare = IdTable::<Block>::index(id);
         } else {
             self.merge(id);
         }

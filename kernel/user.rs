@@ -3,8 +3,9 @@
 //! Memory of the caller's: size-versioned structs, arrays of ids, payloads in parts.
 
 use crate::abi::{self, Command, Plain};
-use core::mem::size_of;
+use core::mem::{size_of, MaybeUninit};
 use kernel::alloc::KVVec;
+use kernel::bindings;
 use kernel::prelude::*;
 use kernel::uaccess::{UserPtr, UserSlice, UserSliceReader};
 
@@ -14,26 +15,31 @@ pub(crate) fn ptr(addr: u64) -> UserPtr {
 
 /// Reads a command of `size` bytes: what a shorter one lacks is zero, what a longer one has more
 /// must be zero (ABI-1).
+///
+/// It is read in place: the structs are large enough for a move to be noticed.
 #[inline]
-pub(crate) fn read_command<T: Command>(arg: UserPtr, size: usize) -> Result<T> {
+pub(crate) fn read_command<'a, T: Command>(
+    place: &'a mut MaybeUninit<T>,
+    arg: UserPtr,
+    size: usize,
+) -> Result<&'a mut T> {
+    let to = place.as_mut_ptr();
     if size == size_of::<T>() {
-        return UserSlice::new(arg, size).reader().read();
-    }
-    if size < T::VER0 {
+        // SAFETY: `to` is valid for that many bytes. The address is checked by the call.
+        if unsafe { bindings::_copy_from_user(to.cast(), arg.as_const_ptr(), size) } != 0 {
+            return Err(EFAULT);
+        }
+    } else if size < T::VER0 {
         return Err(EINVAL);
+    } else {
+        // SAFETY: As above.
+        let r = unsafe {
+            abi::bus1_copy_struct(to.cast(), size_of::<T>(), arg.as_const_ptr().cast(), size)
+        };
+        kernel::error::to_result(r)?;
     }
-    let mut cmd = T::default();
-    // SAFETY: `cmd` is plain integers of that size.
-    let r = unsafe {
-        abi::bus1_copy_struct(
-            (&raw mut cmd).cast(),
-            size_of::<T>(),
-            arg.as_const_ptr().cast(),
-            size,
-        )
-    };
-    kernel::error::to_result(r)?;
-    Ok(cmd)
+    // SAFETY: All bytes were written, and `T` is integers alone.
+    Ok(unsafe { place.assume_init_mut() })
 }
 
 /// Writes a command back, as much of it as the caller knows.
@@ -87,46 +93,6 @@ pub(crate) fn clear(addr: u64, len: usize) -> Result {
 }
 
 const MAX_PAYLOAD: u64 = abi::BUS1_MAX_PAYLOAD as u64;
-
-/// How many ids are kept on the stack.
-const FEW: usize = 8;
-
-/// An array of ids that the caller gave.
-pub(crate) enum Ids {
-    Few([u64; FEW], usize),
-    Many(KVVec<u64>),
-}
-
-impl Ids {
-    /// `n` was checked against its bound.
-    pub(crate) fn read(addr: u64, n: usize) -> Result<Self> {
-        let mut reader = UserSlice::new(ptr(addr), n * size_of::<u64>()).reader();
-        if n == 1 {
-            let mut few = [0; FEW];
-            few[0] = reader.read()?;
-            return Ok(Self::Few(few, 1));
-        }
-        if n <= FEW {
-            let mut few = [0; FEW];
-            for id in &mut few[..n] {
-                *id = reader.read()?;
-            }
-            return Ok(Self::Few(few, n));
-        }
-        Ok(Self::Many(read_array(addr, n)?))
-    }
-}
-
-impl core::ops::Deref for Ids {
-    type Target = [u64];
-
-    fn deref(&self) -> &[u64] {
-        match self {
-            Self::Few(ids, n) => &ids[..*n],
-            Self::Many(ids) => ids,
-        }
-    }
-}
 
 /// Reads an array; `n` was checked against its bound.
 pub(crate) fn read_array<T: kernel::transmute::FromBytes>(addr: u64, n: usize) -> Result<KVVec<T>> {
