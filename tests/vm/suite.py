@@ -10,7 +10,7 @@ import signal
 import sys
 
 import logcheck
-from steps import is_tty, say
+from steps import say
 
 RESULT = re.compile(r"^(ok|not ok|skip) (.+)$")
 KTAP = re.compile(r"^(\s*)(ok|not ok) \d+ (?:- )?(.*?)(?:\s+# (SKIP|skip)\b.*)?$")
@@ -180,6 +180,5 @@ def kunit(log):
 
 def progress(tally, step_):
     """For a step's tick: how far the tests are."""
-    if is_tty():
-        passed, failed, _ = tally.counts()
-        step_.tick(f"{passed} passed, {failed} failed")
+    passed, failed, _ = tally.counts()
+    step_.tick(f"{passed} passed, {failed} failed")
