@@ -133,29 +133,28 @@ int bus1_wait(struct wait_queue_head *wait, void *peer, __u64 deadline)
 {
 	ktime_t expires = ns_to_ktime(min_t(u64, deadline, KTIME_MAX));
 	struct wait_queue_entry entry;
-	bool timed_out = false;
-	long r = 0;
+	long r;
 
 	init_wait_entry(&entry, WQ_FLAG_EXCLUSIVE);
 	for (;;) {
 		r = prepare_to_wait_event(wait, &entry, TASK_INTERRUPTIBLE);
-		if (bus1_peer_readable(peer)) {
-			r = 0;
+		if (bus1_peer_readable(peer))
 			break;
-		}
 		if (r)	/* the entry is off the queue already */
 			return r;
-		if (timed_out) {
-			r = -ETIMEDOUT;
-			break;
+		if (!schedule_hrtimeout_range(deadline ? &expires : NULL,
+					      current->timer_slack_ns,
+					      HRTIMER_MODE_ABS) && deadline) {
+			/*
+			 * Off the queue before the last look: a wake-up that
+			 * was for us came before, and so did its message.
+			 */
+			finish_wait(wait, &entry);
+			return bus1_peer_readable(peer) ? 0 : -ETIMEDOUT;
 		}
-		timed_out = !schedule_hrtimeout_range(deadline ? &expires : NULL,
-						      current->timer_slack_ns,
-						      HRTIMER_MODE_ABS) &&
-			    deadline;
 	}
 	finish_wait(wait, &entry);
-	return r;
+	return 0;
 }
 
 int bus1_copy_struct(void *dst, unsigned long ksize, const void *src,

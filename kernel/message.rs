@@ -11,7 +11,7 @@ use crate::queue::{Commit, Deliver, Item, Ready};
 use crate::slices::Slice;
 use crate::user::{Payload, Several};
 use core::cell::UnsafeCell;
-use core::mem::{size_of, MaybeUninit};
+use core::mem::MaybeUninit;
 use core::ops::Deref;
 use kernel::list::ListArc;
 use kernel::prelude::*;
@@ -157,7 +157,7 @@ pub(crate) struct Message {
 
 // The slab's size class of 256 bytes, with the count of references. Debugging locks are larger.
 #[cfg(not(CONFIG_LOCKDEP))]
-const _: () = assert!(size_of::<Item<Message>>() + 8 <= 256);
+const _: () = assert!(core::mem::size_of::<Item<Message>>() + 8 <= 256);
 
 struct Written {
     /// In the pool of the node's owner. Its id is 0 if the payload is inline.

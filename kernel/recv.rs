@@ -174,7 +174,6 @@ fn take(peer: &Arc<Peer>, call: &mut Call<'_>, wanted: u32) -> Result<u32> {
         if needed == 0 {
             return Ok(0);
         }
-        call.cmd.n_msgs = 0;
         call.cmd.buf_used = needed.min(u32::MAX as usize) as u32;
         write_command(call.arg, call.size, call.cmd)?;
         // Another receiver may have more room.
