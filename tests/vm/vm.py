@@ -18,7 +18,7 @@ from steps import duration, log_path, say, step, stop
 QEMU = "qemu-system-x86_64"
 # Emulation is slow and machines are shared: what only says "slow" gets time.
 APPEND = ("console=ttyS0 panic=-1 nokaslr watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=60 "
-          "random.trust_cpu=on")
+          "random.trust_cpu=on tsc=reliable")
 APPEND_FOR = {"debug": "slab_debug=F"}
 MEMORY = 2048  # megabytes; looking for leaks takes time in proportion
 # Without la57: KASAN reports nonsense when an interrupt comes while the kernel
@@ -30,7 +30,8 @@ PROBE = 8.0  # seconds in which a kernel must have come to the end of its boot u
 # With one thread for each processor, QEMU may let one run into the breakpoint that
 # another has just removed again while patching code, which a kernel takes for a
 # bug of its own. Most patching is over when the boot is, so the other processors
-# start after it.
+# start after it; and a clock that is called reliable is not found unstable on a
+# busy host, which patches the scheduler while tests run.
 LATE = "maxcpus=1 noreplace-smp"
 STALE = re.compile(r"Oops: int3:")
 GRACE = 60.0  # seconds left to a guest whose kernel has oopsed: often it hangs
