@@ -443,7 +443,11 @@ mod tests {
         assert!(!s.is_users(a.id));
         s.set_users(a.id, true);
         assert!(s.is_users(a.id));
+        // The kernel does not free what user space has.
         s.free(a.id);
+        assert!(s.is_users(a.id));
+        assert!(s.release(a.id));
+        assert!(!s.release(a.id));
         let before = s.in_use();
         for id in [0, a.id, b.id + (1 << 32), u64::MAX, 3] {
             assert!(!s.is_users(id));
