@@ -445,3 +445,46 @@ TEST("OBJ-13 a transfer that stalls delays nobody")
 		peer_close(&s.x);
 	}
 }
+
+TEST("OBJ-13 a move that stalls at out[] has not happened yet")
+{
+	for (int ends = 0; ends < 2; ends++) {
+		struct tar t = tar_new();
+		struct scene s = scene_new();
+		u64 *out = (u64 *)(t.mem + page_size()) - 1, h = s.x_to[1];
+		u64 ids[] = { h, s.x_to[0] };
+		struct stalled st = { .cmd = BUS1_CMD_HANDLE_TRANSFER, .arg.transfer = {
+			.flags = BUS1_TRANSFER_MOVE, .ids = PTR(ids), .out = PTR(out),
+			.n_ids = 2, .peer_fd = s.a.fd } };
+
+		stall_start(&st, &s.x, &t);
+		business_as_usual(&s);
+		if (ends) {
+			/* What is released meanwhile can not be moved any more. */
+			OK(release(&s.x, h));
+			ERR(release(&s.x, h), ENXIO);
+		} else {
+			NOTHING(&s.a);
+		}
+		tar_melt(&t);
+		test_join(&st.thread);
+		if (ends) {
+			ERR(st.r, ENXIO);
+			OK(send_str(&s.x, s.x_to[0], "it stays"));
+			GOT_TEXT(&s.b, s.nb, "it stays");
+		} else {
+			OK(st.r);
+			ERR(release(&s.x, s.x_to[0]), ENXIO);
+			ERR(release(&s.x, h), ENXIO);
+			EQ(out[0], s.a_to[1]);
+			EQ(out[1], s.a_to[0]);
+			OK(ids_cmd(&s.a, BUS1_CMD_HANDLE_RELEASE, 0,
+				   (u64[]){ out[0], out[0], out[1], out[1] }, 4));
+			GOT_UNUSED(&s.b, s.nb, 1);
+		}
+		peer_close(&s.a);
+		peer_close(&s.b);
+		peer_close(&s.c);
+		peer_close(&s.x);
+	}
+}

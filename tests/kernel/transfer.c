@@ -335,3 +335,43 @@ TEST("OBJ-13 into a peer that ends meanwhile")
 		peer_close(&a);
 	}
 }
+
+struct vain {
+	struct peer a, b;
+	u64 h[2];
+	bool stop;
+};
+
+static void move_in_vain(void *arg)
+{
+	struct vain *t = arg;
+	u64 ids[] = { t->h[0], t->h[1], t->h[0] }, out[3];
+
+	while (!__atomic_load_n(&t->stop, __ATOMIC_RELAXED)) {
+		ERR(transfer(&t->a, &t->b, BUS1_TRANSFER_MOVE, ids, out, 3), ENXIO);
+		ERR(transfer(&t->a, &t->b, BUS1_TRANSFER_MOVE, ids, (void *)8, 2), EFAULT);
+	}
+}
+
+TEST("OBJ-13 nobody sees anything of a move that fails")
+{
+	struct vain t = { .a = peer_new(0), .b = peer_new(0) };
+	struct peer c = peer_new(0);
+	struct test_thread thread;
+	u64 n[2];
+
+	for (int i = 0; i < 2; i++) {
+		n[i] = node_new(&c, 1);
+		t.h[i] = grant(&c, n[i], &t.a);
+	}
+	test_start(&thread, move_in_vain, &t);
+	for (unsigned int i = 0; i < test_rounds(3000); i++) {
+		OK(send_many(&t.a, 0, t.h, 2, NULL, "x"));
+		GOT_TEXT(&c, n[0], "x");
+		GOT_TEXT(&c, n[1], "x");
+		NOTHING(&c);
+	}
+	__atomic_store_n(&t.stop, true, __ATOMIC_RELAXED);
+	test_join(&thread);
+	EQ(peer_info(&t.b).n_handles, 0);
+}
