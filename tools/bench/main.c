@@ -44,7 +44,8 @@ static const struct bar bars[] = {
 	{ .work = "sendrecv", .sized = true, .size = 64, .limit = 1.0, .title = "send and receive, 64 B" },
 	{ .work = "sendrecv", .sized = true, .size = 4 << 10, .limit = 0.8, .title = "send and receive, 4 KiB" },
 	{ .work = "sendrecv", .sized = true, .size = 64 << 10, .limit = 0.6, .title = "send and receive, 64 KiB" },
-	{ .work = "life", .limit = 0.8, .title = "life of a node and its handle, to a pipe's" },
+	{ .work = "life-quiet", .limit = 0.8, .title = "life of a node and its handle, to a pipe's" },
+	{ .work = "life", .limit = 0.8, .title = "the same, with its notice received" },
 };
 
 static struct options {
