@@ -150,11 +150,10 @@ pub(crate) fn release(peer: &Arc<Peer>, cmd: &bus1_cmd_ids) -> Result {
     release_many(peer, &ids)
 }
 
-fn release_many(peer: &Arc<Peer>, ids: &[u64]) -> Result {
-    let commit = Commit::new()?;
+/// Takes one count away per id, all or none. The handles that are then gone are pushed to `retired`,
+/// which has room for all.
+fn take_counts(peer: &Arc<Peer>, ids: &[u64], retired: &mut KVVec<Retired>) -> Result {
     let mut handles: KVVec<HandleRef> = KVVec::with_capacity(ids.len(), GFP_KERNEL_ACCOUNT)?;
-    let mut retired: KVVec<Retired> = KVVec::with_capacity(ids.len(), GFP_KERNEL_ACCOUNT)?;
-    let mut told: KVVec<Told> = KVVec::with_capacity(ids.len(), GFP_KERNEL_ACCOUNT)?;
 
     let mut inner = peer.inner.lock();
     for id in ids {
@@ -178,8 +177,15 @@ fn release_many(peer: &Arc<Peer>, ids: &[u64]) -> Result {
             retired.push_within_capacity(r)?;
         }
     }
-    drop(inner);
+    Ok(())
+}
 
+fn release_many(peer: &Arc<Peer>, ids: &[u64]) -> Result {
+    let commit = Commit::new()?;
+    let mut retired: KVVec<Retired> = KVVec::with_capacity(ids.len(), GFP_KERNEL_ACCOUNT)?;
+    let mut told: KVVec<Told> = KVVec::with_capacity(ids.len(), GFP_KERNEL_ACCOUNT)?;
+
+    take_counts(peer, ids, &mut retired)?;
     for r in retired {
         if let Some(t) = r.leave(Some(&commit)) {
             told.push_within_capacity(t)?;
@@ -226,22 +232,11 @@ impl Drop for OtherPeer {
     }
 }
 
-/// Counts of handles that are being moved away. As long as it is not known whether that comes
-/// to pass they stand as coming, so that the handles stay. Not to be dropped under a lock.
-struct Moving {
-    handles: KVVec<HandleRef>,
-    done: bool,
-}
-
-impl Drop for Moving {
-    fn drop(&mut self) {
-        for handle in &self.handles {
-            if !self.done {
-                handle.add_count(1, &mut handle.peer.inner.lock());
-            }
-            handle.peer.give_up(handle);
-        }
+fn write_ids(out: u64, passed: &[Passed]) -> Result {
+    for (i, p) in passed.iter().enumerate() {
+        write_u64(out.wrapping_add(i as u64 * 8), p.describe().id)?;
     }
+    Ok(())
 }
 
 pub(crate) fn transfer(peer: &Arc<Peer>, cmd: &bus1_cmd_transfer) -> Result {
@@ -255,30 +250,34 @@ pub(crate) fn transfer(peer: &Arc<Peer>, cmd: &bus1_cmd_transfer) -> Result {
     let ids: Several<u64> = read_several(cmd.ids, cmd.n_ids as usize)?;
     let to = OtherPeer::get(cmd.peer_fd)?;
     let mut uses: KVec<Use> = KVec::with_capacity(ids.len(), GFP_KERNEL_ACCOUNT)?;
-    let n_moving = if moves { ids.len() } else { 0 };
-    let mut moving = Moving {
-        handles: KVVec::with_capacity(n_moving, GFP_KERNEL_ACCOUNT)?,
-        done: false,
-    };
+    let n_moved = if moves { ids.len() } else { 0 };
+    let mut retired: KVVec<Retired> = KVVec::with_capacity(n_moved, GFP_KERNEL_ACCOUNT)?;
     for id in ids.iter() {
         let mut inner = peer.inner.lock();
         uses.push_within_capacity(inner.resolve_use(*id)?)?;
         if moves {
-            let handle = inner.handle(*id)?;
-            handle.add_coming(1, &mut inner);
-            handle.add_count(-1, &mut inner);
-            moving.handles.push_within_capacity(handle)?;
+            let _ = inner.handle(*id)?;
         }
     }
     let passed = PassedList::admit(&to.peer, &uses)?;
-    for (i, p) in passed.iter().enumerate() {
-        write_u64(cmd.out.wrapping_add(i as u64 * 8), p.describe().id)?;
+    // As in the hand of a receiver: the ids told here stay.
+    {
+        let _inner = to.peer.inner.lock();
+        passed.add_in_hand(1);
     }
-    // Nothing fails from here on.
-    if passed.take(&mut to.peer.inner.lock()) {
+    let mut r = write_ids(cmd.out, &passed);
+    if moves {
+        r = r.and_then(|()| take_counts(peer, &ids, &mut retired));
+    }
+    // If that went well nothing fails from here on.
+    let mut inner = to.peer.inner.lock();
+    passed.add_in_hand(-1);
+    let dead = r.is_ok() && passed.take(&mut inner);
+    drop(inner);
+    r?;
+    if dead {
         to.peer.wake();
     }
-    moving.done = true;
     for (u, p) in uses.iter().zip(passed.iter()) {
         // What the other peer owns itself, it has no use of.
         if matches!(p, Passed::Handle(_)) {
