@@ -43,8 +43,10 @@ enum {
 	BUS1_MAX_DESTS		= 1024,	/* destinations of one send */
 	BUS1_MAX_IOVS		= 1024,	/* parts of one payload */
 	BUS1_MAX_HANDLES	= 253,	/* handles in one message */
+	BUS1_MAX_FDS		= 253,	/* file descriptors in one message */
 	BUS1_MAX_IDS		= 1024,	/* ids in one destroy, release, transfer */
 	BUS1_MAX_MSGS		= 256,	/* messages of one receive */
+	BUS1_MAX_PRIORITY	= 31,	/* of a message; 0 is the lowest */
 };
 
 /* Payload of one message, and size of one pool, in bytes. */
@@ -57,18 +59,60 @@ enum {
  * Its id is used as a destination or passed along in messages; whoever gets
  * it holds a handle. The cookie comes back with every message to the node.
  *
+ * With BUS1_NODE_CREDS the kernel stamps every message to the node with who
+ * sent it: see struct bus1_creds (MSG-7).
+ *
  * EDQUOT  this peer has as many nodes as it may have
  */
 struct bus1_cmd_node {
-	__u64 flags;		/* must be 0 */
+	__u64 flags;		/* BUS1_NODE_* */
 	__u64 cookie;		/* in: any value, chosen by the owner */
 	__u64 id;		/* out: id of the new node; in: must be 0 */
 };
 #define BUS1_CMD_NODE_VER0	24
 
+#define BUS1_NODE_CREDS		(1ULL << 0)
+
 /*
- * BUS1_CMD_NODE_DESTROY (OBJ-8, OBJ-11): end nodes of this peer, all of them
- * or none, at one instant. Nothing more is delivered to them: messages to
+ * BUS1_CMD_HANDLE_MINT (OBJ-6, OBJ-9): make a facet of a node of this peer's.
+ *
+ * A facet is the node under another id, with a badge: handles to it are
+ * handles to the node, but what is sent through them carries the badge, they
+ * are not the same handles as those without it, or with another, and they can
+ * be revoked by themselves: BUS1_CMD_NODE_DESTROY takes facets, too. The owner
+ * passes the facet's id along as it does a node's. Holders do not see badges.
+ *
+ * Minting a badge that the node has a facet for gives the id of that facet. One
+ * that was revoked may be minted anew: the old handles stay dead.
+ *
+ * With BUS1_MINT_ONCE the facet is always a new one, of any badge, and
+ * carries exactly one message. Sending it takes the count that it was sent
+ * through; the facet is gone, and all other handles to it are dead. If all
+ * handles to it are gone before that the owner gets BUS1_MSG_ONCE_DROPPED in
+ * place of BUS1_MSG_NODE_UNUSED; the facet is there until it is destroyed.
+ *
+ * A facet that is used makes its node used. It is told of by itself when it
+ * has become unused.
+ *
+ * ENXIO   the node is not known
+ * EPERM   `node` is a handle: only the owner mints
+ * EINVAL  `node` is itself a facet; the badge is 0, without BUS1_MINT_ONCE
+ * EDQUOT  this peer has as many nodes as it may have, facets included
+ */
+struct bus1_cmd_mint {
+	__u64 flags;		/* BUS1_MINT_* */
+	__u64 node;		/* id of the node */
+	__u64 badge;		/* any value but 0, chosen by the owner */
+	__u64 id;		/* out: id of the facet; in: must be 0 */
+};
+#define BUS1_CMD_MINT_VER0	32
+
+#define BUS1_MINT_ONCE		(1ULL << 0)
+
+/*
+ * BUS1_CMD_NODE_DESTROY (OBJ-8, OBJ-11): end nodes of this peer with all their
+ * facets, or facets alone, that is, revoke a badge: all of them or none, at
+ * one instant. Nothing more is delivered to them: messages to
  * them that wait in the queue are never received. What these hold is given up
  * at once for the oldest 1024 in the queue, and for those behind them when the
  * owner receives or polls and they are next. Every holder gets
@@ -89,6 +133,8 @@ struct bus1_cmd_node {
  * ENXIO   an id is not known, or stands in the array more often than it has
  *         counts
  * EPERM   an id is a node of this peer: nodes are destroyed, not released
+ *
+ * A one-shot handle is released like any other: see BUS1_CMD_HANDLE_MINT.
  *
  * BUS1_CMD_SLICE_RELEASE (MSG-3): give back slices of the pool, all or none.
  *
@@ -113,10 +159,19 @@ struct bus1_cmd_ids {
  * transfer happens: if it cannot be written, nothing is transferred.
  * Where the other peer owns the node, out[] gets the id of that node.
  *
+ * The handles arrive without the rights in drop_rights. With
+ * BUS1_TRANSFER_WEAK they all arrive weak; with BUS1_TRANSFER_STRONG weak ones
+ * arrive strong, if their node lives (OBJ-7).
+ *
+ * The other peer may be this one, which peer_fd -1 says, too: this makes
+ * weaker handles of those one has, or strong ones of weak ones.
+ *
  * EBADF   peer_fd is not an open file
  * EMEDIUMTYPE  peer_fd is no bus1 peer
  * ENXIO   an id is not known (with MOVE: or has fewer counts than asked for)
- * EPERM   with BUS1_TRANSFER_MOVE: an id is a node
+ * EPERM   with BUS1_TRANSFER_MOVE: an id is a node; a handle has no
+ *         BUS1_RIGHT_TRANSFER (which it needs not within one peer)
+ * EHOSTUNREACH  with BUS1_TRANSFER_STRONG: the node of a weak handle is dead
  * EDQUOT  the other peer has as many handles as it may have
  */
 struct bus1_cmd_transfer {
@@ -124,11 +179,73 @@ struct bus1_cmd_transfer {
 	__u64 ids;		/* in: pointer to __u64[n_ids] */
 	__u64 out;		/* out: pointer to __u64[n_ids] */
 	__u32 n_ids;		/* 1 to BUS1_MAX_IDS */
-	__s32 peer_fd;		/* the peer that receives; may be this one */
+	__s32 peer_fd;		/* the peer that receives; -1: this one */
+	__u32 drop_rights;	/* BUS1_RIGHT_* */
+	__u32 reserved;		/* must be 0 */
 };
 #define BUS1_CMD_TRANSFER_VER0	32
 
 #define BUS1_TRANSFER_MOVE	(1ULL << 0)
+#define BUS1_TRANSFER_WEAK	(1ULL << 1)
+#define BUS1_TRANSFER_STRONG	(1ULL << 2)
+
+/* What the holder of a handle may do with it (OBJ-5). Rights only shrink. */
+#define BUS1_RIGHT_SEND		(1U << 0)	/* send messages to it */
+#define BUS1_RIGHT_TRANSFER	(1U << 1)	/* pass it on, export it */
+
+/* One handle that arrived. */
+struct bus1_handle {
+	__u64 id;		/* id of a handle, or of a node of one's own */
+	__u64 cookie;		/* of the node, if it is one's own; else 0 */
+	__u32 flags;		/* BUS1_HANDLE_* */
+	__u32 rights;		/* BUS1_RIGHT_* */
+};
+
+#define BUS1_HANDLE_OWN		(1U << 0)	/* a node or facet of the
+						   receiver's own: no count,
+						   not to be released */
+#define BUS1_HANDLE_DEAD	(1U << 1)	/* its node was dead already */
+#define BUS1_HANDLE_WEAK	(1U << 2)	/* watches its node, is no user
+						   of it, and sends nothing */
+#define BUS1_HANDLE_ONCE	(1U << 3)	/* carries one message */
+
+/*
+ * BUS1_CMD_HANDLE_EXPORT (OBJ-12): make a file descriptor that holds a
+ * handle, which anyone who gets the descriptor can import.
+ *
+ * The descriptor is a strong user of the node until its file is closed. It is
+ * close-on-exec at first. It can be polled: EPOLLHUP when the node is dead.
+ * It can be passed over AF_UNIX sockets, but not in bus1 messages, so
+ * that no cycle of files can form.
+ *
+ * ENXIO   the id is not known
+ * EPERM   the handle is weak, or has no BUS1_RIGHT_TRANSFER
+ * EMFILE, ENFILE  too many open files
+ * EDQUOT  there are as many peers and exported handles as there may be
+ */
+struct bus1_cmd_export {
+	__u64 flags;		/* must be 0 */
+	__u64 id;		/* a handle or a node of this peer */
+	__u32 drop_rights;	/* BUS1_RIGHT_* */
+	__s32 fd;		/* out; in: must be 0 */
+};
+#define BUS1_CMD_EXPORT_VER0	24
+
+/*
+ * BUS1_CMD_HANDLE_IMPORT (OBJ-12): get a count of the handle that a file
+ * descriptor holds. It can be imported any number of times, by any peer.
+ *
+ * EBADF   fd is not an open file
+ * EMEDIUMTYPE  fd is no exported handle
+ * EDQUOT  this peer has as many handles as it may have
+ */
+struct bus1_cmd_import {
+	__u64 flags;		/* must be 0 */
+	struct bus1_handle handle;	/* out; in: must be 0 */
+	__s32 fd;
+	__u32 reserved;		/* must be 0 */
+};
+#define BUS1_CMD_IMPORT_VER0	40
 
 /* One part of a payload. */
 struct bus1_iovec {
@@ -139,9 +256,13 @@ struct bus1_iovec {
 /* One handle to send along: a handle or a node of the sender. */
 struct bus1_pass {
 	__u64 id;
-	__u32 flags;		/* must be 0 */
-	__u32 drop_rights;	/* must be 0 */
+	__u32 flags;		/* BUS1_PASS_* */
+	__u32 drop_rights;	/* BUS1_RIGHT_* that it arrives without */
 };
+
+#define BUS1_PASS_MOVE		(1U << 0)	/* the sender's handle loses a
+						   count as it is sent */
+#define BUS1_PASS_WEAK		(1U << 1)	/* it arrives weak */
 
 /*
  * BUS1_CMD_SEND (MSG-1, MSG-2): send one message to one or many nodes.
@@ -159,20 +280,39 @@ struct bus1_pass {
  * errors[], if given, is set to zero first (EFAULT without effect if it can
  * not be), and then the negative errno of each destination that failed.
  *
- * The sender keeps its handles; the receiver gets a count of its own for each
- * of handles[]. An id may stand in handles[] several times, and the handle
- * of a dead node may be passed on: it arrives dead.
+ * The receiver gets a count of its own for each of handles[], with the rights
+ * of the sender's handle less drop_rights; all rights, if the sender owns the
+ * node. The sender keeps its handles, but for those with BUS1_PASS_MOVE. A weak
+ * handle arrives weak. An id may stand in handles[] several times, and the
+ * handle of a dead node may be passed on: it arrives dead.
+ *
+ * The files of fds[] arrive as descriptors of the receiver's (MSG-6). What
+ * could hold bus1 messages in turn is refused: peers, exported handles,
+ * AF_UNIX sockets, io_uring.
+ *
+ * If the receiver asked for it (BUS1_PEER_PRIORITY) messages of a higher
+ * priority are received first (MSG-9).
+ *
+ * Many destinations with BUS1_SEND_ORDERED: all receivers that get two messages
+ * sent so get them in the same order (ORD-4).
  *
  * Per destination:
  * ENXIO         the destination is not known to the sender
- * EHOSTUNREACH  the node is destroyed or its owner gone
+ * EPERM         the handle is weak, or has no BUS1_RIGHT_SEND
+ * EHOSTUNREACH  the node is destroyed or its owner gone; a one-shot handle has
+ *               carried its message
  * EAGAIN        the receiver's queue or pool is full: try again later
  * EMSGSIZE      the payload is larger than the receiver's pool (a peer that
  *               has mapped none takes inline payloads only)
  * EDQUOT        the receiver holds as many handles as it may hold
  * For the command:
  * EMSGSIZE      the payload is larger than BUS1_MAX_PAYLOAD; a count too high
- * ENXIO         one of handles[] is not known to the sender
+ * ENXIO         one of handles[] is not known to the sender, or has fewer
+ *               counts than are to be moved
+ * EPERM         one of handles[] has no BUS1_RIGHT_TRANSFER; one that is to be
+ *               moved is a node
+ * EBADF         one of fds[] is not an open file
+ * ELOOP         one of fds[] is a file that is refused
  */
 struct bus1_cmd_send {
 	__u64 flags;		/* BUS1_SEND_* */
@@ -186,41 +326,53 @@ struct bus1_cmd_send {
 	__u32 n_dests;		/* 0 to BUS1_MAX_DESTS */
 	__u32 n_iovs;		/* 0 to BUS1_MAX_IOVS */
 	__u32 n_handles;	/* 0 to BUS1_MAX_HANDLES */
+	__u32 n_fds;		/* 0 to BUS1_MAX_FDS */
+	__u64 fds;		/* pointer to __s32[n_fds] */
+	__u32 priority;		/* 0 to BUS1_MAX_PRIORITY */
 	__u32 reserved;		/* must be 0 */
 };
 #define BUS1_CMD_SEND_VER0	80
 
 #define BUS1_SEND_PARTIAL	(1ULL << 0)	/* needs n_dests */
+#define BUS1_SEND_ORDERED	(1ULL << 1)	/* likewise */
 
 /* Types of what is received. */
 enum {
 	BUS1_MSG_DATA		= 1,	/* sent by BUS1_CMD_SEND */
 	BUS1_MSG_NODE_DEAD	= 2,	/* notice: the node behind a handle died */
 	BUS1_MSG_NODE_UNUSED	= 3,	/* notice: a node lost its last user */
+	BUS1_MSG_ONCE_DROPPED	= 4,	/* notice: a one-shot facet did, unspent */
 };
 
 /*
  * What BUS1_CMD_RECV tells of one message or notice.
  *
- * BUS1_MSG_DATA: `id` and `cookie` are those of the node it was sent to. The
- * payload is at `offset` in the pool if `slice` is not 0; the slice is the
- * receiver's until it gives it back. Otherwise it is inline, at `offset` in
- * buf[]. The handles are at `handles` in buf[], aligned to 8, as struct
- * bus1_handle[n_handles]; each gives the receiver one count (OBJ-3).
+ * BUS1_MSG_DATA: `id` and `cookie` are those of the node it was sent to, and
+ * `badge` that of the facet, or 0. The payload is at `offset` in the pool if
+ * `slice` is not 0; the slice is the receiver's until it gives it back.
+ * Otherwise it is inline, at `offset` in buf[]. The handles are at `handles`
+ * in buf[], aligned to 8, as struct bus1_handle[n_handles]; each gives the
+ * receiver one count (OBJ-3). The file descriptors are at `fds` in buf[],
+ * as __s32[n_fds], padded to 8 bytes: see BUS1_RECV_FDS. With
+ * BUS1_MSG_F_CREDS a struct bus1_creds is at `creds` in buf[].
  *
  * BUS1_MSG_NODE_DEAD: `id` is the handle; it stays until it is released. Sent
  * once for each handle, as long as it is held, and never before the handle
  * itself arrived (OBJ-10).
  *
- * BUS1_MSG_NODE_UNUSED: `id` and `cookie` are those of the node. `seq` is how
+ * BUS1_MSG_NODE_UNUSED: `id` and `cookie` are those of the node; or `id` that
+ * of a facet, and `badge` its badge. `seq` is how
  * many times the node has become used so far; a notice that is overtaken by a
  * new user before it is received is withdrawn, and one that was received
  * already is told from a later one by its `seq`. Destroy with
  * BUS1_DESTROY_UNUSED to be safe against other threads that pass the node on.
+ *
+ * BUS1_MSG_ONCE_DROPPED: the same, of a facet that was made with
+ * BUS1_MINT_ONCE and has carried no message.
  */
 struct bus1_msg {
 	__u32 type;		/* BUS1_MSG_* */
-	__u32 flags;		/* 0 for now; BUS1_MSG_F_* */
+	__u32 flags;		/* BUS1_MSG_F_* */
 	__u64 id;
 	__u64 cookie;
 	__u64 slice;		/* 0: payload is inline */
@@ -229,33 +381,43 @@ struct bus1_msg {
 	__u32 handles;		/* bytes into buf[] */
 	__u32 n_handles;
 	__u64 seq;
+	__u64 badge;
+	__u32 fds;		/* bytes into buf[] */
+	__u32 n_fds;
+	__u32 creds;		/* bytes into buf[], with BUS1_MSG_F_CREDS */
+	__u32 priority;
 };
 #define BUS1_MSG_VER0		64
 
 #define BUS1_MSG_F_DROPPED	(1U << 0)	/* BUS1_RECV_DROP took it */
-
-/* One handle that arrived with a message. */
-struct bus1_handle {
-	__u64 id;		/* id of a handle, or of a node of one's own */
-	__u64 cookie;		/* of the node, if it is one's own; else 0 */
-	__u32 flags;		/* BUS1_HANDLE_* */
-	__u32 rights;		/* BUS1_RIGHT_* */
-};
-
-#define BUS1_HANDLE_OWN		(1U << 0)	/* a node of the receiver's own:
-						   no count, not to be released */
-#define BUS1_HANDLE_DEAD	(1U << 1)	/* its node was dead already */
-
-#define BUS1_RIGHT_SEND		(1U << 0)	/* messages may be sent to it */
-#define BUS1_RIGHT_TRANSFER	(1U << 1)	/* may be passed on */
+#define BUS1_MSG_F_PEEKED	(1U << 1)	/* BUS1_RECV_PEEK left it */
+#define BUS1_MSG_F_CREDS	(1U << 2)	/* there is a stamp */
+#define BUS1_MSG_F_FDS_CLOSED	(1U << 3)	/* its n_fds were not asked for */
 
 /*
- * BUS1_CMD_RECV (MSG-3, MSG-10, MSG-11): give back slices, then receive.
+ * Who sent a message, as the kernel saw it when it was sent, in terms of the
+ * namespaces of the thread that receives it (MSG-7).
+ */
+struct bus1_creds {
+	__s32 pid;		/* process; 0: not visible from here */
+	__s32 tid;		/* thread; likewise */
+	__u32 uid;		/* effective; the overflow uid if not mapped here */
+	__u32 gid;		/* effective; likewise */
+	__u32 label_len;	/* bytes of LSM label that follow; may be 0 */
+	__u32 reserved;
+	/* label, without a zero at the end, padded to 8 bytes */
+};
+
+/*
+ * BUS1_CMD_RECV (MSG-3, MSG-8, MSG-10, MSG-11): give back slices and handles,
+ * then receive.
  *
  * First the slices of release[], if any, are given back as by
- * BUS1_CMD_SLICE_RELEASE; if that fails, so does the command. Once it is
- * done n_release is set to 0 in the caller's struct, whatever happens
- * later, so that a repeated call does not do it again.
+ * BUS1_CMD_SLICE_RELEASE, and one count of each of the handles of drop[] as by
+ * BUS1_CMD_HANDLE_RELEASE; if that fails, so does the command, and nothing is
+ * given back. Once it is done n_release and n_drop are set to 0 in the
+ * caller's struct, whatever happens later, so that a repeated call does not do
+ * it again.
  *
  * Then up to n_msgs messages are received, as many as are there and fit. If
  * none is there the call waits until `deadline`, unless BUS1_RECV_NONBLOCK is
@@ -268,7 +430,17 @@ struct bus1_handle {
  * handles and all; msgs[0] tells what it was, with BUS1_MSG_F_DROPPED.
  * Needs n_msgs 1.
  *
- * n_msgs 0 with n_release only gives back.
+ * With BUS1_RECV_PEEK the message with that index in the order in which they
+ * would be received, from 0, is described and its inline payload written;
+ * it stays where it is, and so does all that it brings: `handles` and `fds` are
+ * 0, and the slice is not the receiver's yet. Never waits; needs n_msgs 1.
+ *
+ * With BUS1_RECV_FDS file descriptors are installed, close-on-exec, each after
+ * the security modules have agreed. One that could not be is the negative
+ * errno in its place, and its file is closed. Without, files that come with a
+ * message are closed, and it has BUS1_MSG_F_FDS_CLOSED.
+ *
+ * n_msgs 0 with n_release or n_drop only gives back.
  *
  * A message is off the queue only when everything was written to the
  * caller's memory: on EFAULT nothing is lost.
@@ -278,7 +450,9 @@ struct bus1_handle {
  * EINTR      a signal came first (the call restarts under SA_RESTART)
  * EMSGSIZE   the first message does not fit: buf_used is the size of buf[]
  *            that it needs. It stays in the queue.
- * ENXIO      of release[]: an id is not known, or stands there twice
+ * ENXIO      of release[]: an id is not known, or stands there twice; of
+ *            drop[]: as of BUS1_CMD_HANDLE_RELEASE
+ * EPERM      of drop[]: likewise
  */
 struct bus1_cmd_recv {
 	__u64 flags;		/* BUS1_RECV_* */
@@ -291,12 +465,31 @@ struct bus1_cmd_recv {
 	__u32 msg_size;		/* in: sizeof(struct bus1_msg), 64 to 256 */
 	__u32 buf_size;		/* in: bytes at buf */
 	__u32 buf_used;		/* out: bytes written, or needed; in: 0 */
+	__u32 index;		/* with BUS1_RECV_PEEK; else must be 0 */
+	__u64 drop;		/* pointer to __u64[n_drop], handles */
+	__u32 n_drop;		/* in: 0 to BUS1_MAX_IDS; out: 0 */
 	__u32 reserved;		/* must be 0 */
 };
 #define BUS1_CMD_RECV_VER0	64
 
 #define BUS1_RECV_NONBLOCK	(1ULL << 0)
 #define BUS1_RECV_DROP		(1ULL << 1)
+#define BUS1_RECV_PEEK		(1ULL << 2)
+#define BUS1_RECV_FDS		(1ULL << 3)
+
+/*
+ * BUS1_CMD_PEER_SETUP: how this peer works, from now on.
+ *
+ * With BUS1_PEER_PRIORITY messages are received by priority, and in the order
+ * of ORD-1 to ORD-4 among those of the same. Notices have priority 0, and so
+ * has what was sent while this was off.
+ */
+struct bus1_cmd_setup {
+	__u64 flags;		/* BUS1_PEER_*: what is not given is off */
+};
+#define BUS1_CMD_SETUP_VER0	8
+
+#define BUS1_PEER_PRIORITY	(1ULL << 0)
 
 /*
  * BUS1_CMD_PEER_INFO: what this peer has, now. All fields are out and must be
@@ -324,6 +517,10 @@ struct bus1_cmd_info {
 #define BUS1_CMD_SEND		 _IOW(BUS1_IOC_MAGIC, 5, struct bus1_cmd_send)
 #define BUS1_CMD_RECV		 _IOWR(BUS1_IOC_MAGIC, 6, struct bus1_cmd_recv)
 #define BUS1_CMD_PEER_INFO	 _IOWR(BUS1_IOC_MAGIC, 7, struct bus1_cmd_info)
+#define BUS1_CMD_HANDLE_MINT	 _IOWR(BUS1_IOC_MAGIC, 8, struct bus1_cmd_mint)
+#define BUS1_CMD_HANDLE_EXPORT	 _IOWR(BUS1_IOC_MAGIC, 9, struct bus1_cmd_export)
+#define BUS1_CMD_HANDLE_IMPORT	 _IOWR(BUS1_IOC_MAGIC, 10, struct bus1_cmd_import)
+#define BUS1_CMD_PEER_SETUP	 _IOW(BUS1_IOC_MAGIC, 11, struct bus1_cmd_setup)
 
 /*
  * mmap (MSG-4): the first mapping of a peer makes its pool, of that length
