@@ -78,8 +78,13 @@ pub(crate) fn write_s32(addr: u64, value: i32) -> Result {
     UserSlice::new(ptr(addr), 4).writer().write(&value)
 }
 
-pub(crate) fn write_u32(addr: UserPtr, value: u32) -> Result {
-    UserSlice::new(addr, 4).writer().write(&value)
+/// Writes two numbers that stand side by side.
+#[inline]
+pub(crate) fn write_pair(place: UserPtr, first: u32, second: u32) -> Result {
+    // SAFETY: Checks the address itself.
+    kernel::error::to_result(unsafe {
+        abi::bus1_put_pair(place.as_mut_ptr().cast(), first, second)
+    })
 }
 
 pub(crate) fn write_u64(addr: u64, value: u64) -> Result {
@@ -131,6 +136,16 @@ impl<T> Several<T> {
     }
 }
 
+impl<T> Several<T> {
+    pub(crate) fn for_each(self, mut f: impl FnMut(T)) {
+        match self {
+            Self::None => (),
+            Self::One([one]) => f(one),
+            Self::Many(many) => many.into_iter().for_each(f),
+        }
+    }
+}
+
 impl<T> core::ops::Deref for Several<T> {
     type Target = [T];
 
@@ -155,6 +170,19 @@ pub(crate) fn read_several<T: kernel::transmute::FromBytes>(
             .read()?])),
         _ => Ok(Several::Many(read_array(addr, n)?)),
     }
+}
+
+/// Reads ids; `n` was checked against its bound.
+#[inline]
+pub(crate) fn read_ids(addr: u64, n: u32) -> Result<Several<u64>> {
+    if n != 1 {
+        return read_several(addr, n as usize);
+    }
+    let mut id = 0;
+    // SAFETY: Checks the address itself.
+    let r = unsafe { abi::bus1_get_u64(&mut id, ptr(addr).as_const_ptr().cast()) };
+    kernel::error::to_result(r)?;
+    Ok(Several::One([id]))
 }
 
 /// Where the payload of a message is in the sender's memory. It may change while it is read: each
