@@ -735,6 +735,11 @@ void same_world(const char *file, int line, const struct world *w)
 		FAILED("the module: %s", why);
 }
 
+void close_fd(int fd)
+{
+	OK(SYS(close(fd)));
+}
+
 /* The highest descriptor, and how many there are. */
 static int scan_fds(unsigned int *n)
 {

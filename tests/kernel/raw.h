@@ -18,7 +18,7 @@ typedef int32_t s32;
 typedef uint64_t u64 __attribute__((aligned(8)));
 
 /* A pointer as the ABI wants it. */
-#define PTR(p) ((u64)(uintptr_t)(p))
+#define PTR(...) ((u64)(uintptr_t)(__VA_ARGS__))
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
@@ -189,12 +189,14 @@ struct world {
 	bool counted;
 };
 
-#define WORLD(...)							\
-	world_see((const struct peer *[]){ __VA_ARGS__ },		\
+#define WORLD(...)								\
+	world_see((const struct peer *[]){ __VA_ARGS__ },			\
 		  ARRAY_SIZE(((const struct peer *[]){ __VA_ARGS__ })))
 #define SAME_WORLD(w) same_world(__FILE__, __LINE__, w)
 struct world world_see(const struct peer **peers, unsigned int n);
 void same_world(const char *file, int line, const struct world *w);
+
+void close_fd(int fd);
 
 /* Descriptors that this process has; so that it may have n more, and no others. */
 unsigned int open_fds(void);
