@@ -458,19 +458,19 @@ struct bus1_cmd_recv {
 	__u64 flags;		/* BUS1_RECV_* */
 	__u64 deadline;		/* ns, CLOCK_MONOTONIC, absolute; 0: none */
 	__u64 release;		/* pointer to __u64[n_release], slices */
+	__u64 drop;		/* pointer to __u64[n_drop], handles */
 	__u64 msgs;		/* out: pointer to struct bus1_msg[n_msgs] */
 	__u64 buf;		/* out: pointer, aligned to 8 */
 	__u32 n_release;	/* in: 0 to BUS1_MAX_IDS; out: 0 */
+	__u32 n_drop;		/* in: 0 to BUS1_MAX_IDS; out: 0 */
 	__u32 n_msgs;		/* in: 0 to BUS1_MAX_MSGS; out: received */
+	__u32 buf_used;		/* out: bytes written, or needed; in: 0 */
 	__u32 msg_size;		/* in: sizeof(struct bus1_msg), 64 to 256 */
 	__u32 buf_size;		/* in: bytes at buf */
-	__u32 buf_used;		/* out: bytes written, or needed; in: 0 */
 	__u32 index;		/* with BUS1_RECV_PEEK; else must be 0 */
-	__u64 drop;		/* pointer to __u64[n_drop], handles */
-	__u32 n_drop;		/* in: 0 to BUS1_MAX_IDS; out: 0 */
 	__u32 reserved;		/* must be 0 */
 };
-#define BUS1_CMD_RECV_VER0	64
+#define BUS1_CMD_RECV_VER0	72
 
 #define BUS1_RECV_NONBLOCK	(1ULL << 0)
 #define BUS1_RECV_DROP		(1ULL << 1)
