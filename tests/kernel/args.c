@@ -5,11 +5,13 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 /* A peer with something of each kind, and each command in a form that works. */
 struct work {
 	struct peer p;
-	u64 n, h, ids[1], out[1];
+	u64 n, ids[1], out[1];
+	int fd;
 	union {
 		struct bus1_cmd_node node;
 		struct bus1_cmd_ids ids;
@@ -17,6 +19,10 @@ struct work {
 		struct bus1_cmd_send send;
 		struct bus1_cmd_recv recv;
 		struct bus1_cmd_info info;
+		struct bus1_cmd_mint mint;
+		struct bus1_cmd_export export;
+		struct bus1_cmd_import import;
+		struct bus1_cmd_setup setup;
 		u8 bytes[16384];
 	} arg;
 	struct bus1_msg m;
@@ -26,16 +32,22 @@ struct work {
 static const struct {
 	const char *name;
 	unsigned long cmd;
-	size_t ver0;
+	size_t ver0, size;		/* of the first version, of this one */
 } commands[] = {
-	{ "NODE_CREATE", BUS1_CMD_NODE_CREATE, BUS1_CMD_NODE_VER0 },
-	{ "NODE_DESTROY", BUS1_CMD_NODE_DESTROY, BUS1_CMD_IDS_VER0 },
-	{ "HANDLE_RELEASE", BUS1_CMD_HANDLE_RELEASE, BUS1_CMD_IDS_VER0 },
-	{ "SLICE_RELEASE", BUS1_CMD_SLICE_RELEASE, BUS1_CMD_IDS_VER0 },
-	{ "HANDLE_TRANSFER", BUS1_CMD_HANDLE_TRANSFER, BUS1_CMD_TRANSFER_VER0 },
-	{ "SEND", BUS1_CMD_SEND, BUS1_CMD_SEND_VER0 },
-	{ "RECV", BUS1_CMD_RECV, BUS1_CMD_RECV_VER0 },
-	{ "PEER_INFO", BUS1_CMD_PEER_INFO, BUS1_CMD_INFO_VER0 },
+#define COMMAND(name, ver0) { #name, BUS1_CMD_##name, ver0, _IOC_SIZE(BUS1_CMD_##name) }
+	COMMAND(NODE_CREATE, BUS1_CMD_NODE_VER0),
+	COMMAND(NODE_DESTROY, BUS1_CMD_IDS_VER0),
+	COMMAND(HANDLE_RELEASE, BUS1_CMD_IDS_VER0),
+	COMMAND(SLICE_RELEASE, BUS1_CMD_IDS_VER0),
+	COMMAND(HANDLE_TRANSFER, BUS1_CMD_TRANSFER_VER0),
+	COMMAND(SEND, BUS1_CMD_SEND_VER0),
+	COMMAND(RECV, BUS1_CMD_RECV_VER0),
+	COMMAND(PEER_INFO, BUS1_CMD_INFO_VER0),
+	COMMAND(HANDLE_MINT, BUS1_CMD_MINT_VER0),
+	COMMAND(HANDLE_EXPORT, BUS1_CMD_EXPORT_VER0),
+	COMMAND(HANDLE_IMPORT, BUS1_CMD_IMPORT_VER0),
+	COMMAND(PEER_SETUP, BUS1_CMD_SETUP_VER0),
+#undef COMMAND
 };
 
 static struct work *work_new(void)
@@ -93,6 +105,19 @@ static void prepare(struct work *w, size_t i)
 			.flags = BUS1_RECV_NONBLOCK, .msgs = PTR(&w->m), .n_msgs = 1,
 			.msg_size = sizeof(w->m), .buf = PTR(w->buf), .buf_size = sizeof(w->buf) };
 		return;
+	case 8:
+		w->arg.mint = (struct bus1_cmd_mint){ .node = w->n, .badge = 7 };
+		return;
+	case 9:
+		w->arg.export = (struct bus1_cmd_export){ .id = w->n };
+		return;
+	case 10:
+		w->fd = (int)OK(export_fd(&w->p, w->n, 0));
+		w->arg.import = (struct bus1_cmd_import){ .fd = w->fd };
+		return;
+	case 11:
+		w->arg.setup = (struct bus1_cmd_setup){ .flags = BUS1_PEER_PRIORITY };
+		return;
 	default:
 		return;
 	}
@@ -102,6 +127,8 @@ static void prepare(struct work *w, size_t i)
 /* That the command of prepare() did its work, and so does not do it again. */
 static void confirm(struct work *w, size_t i)
 {
+	struct in in;
+
 	switch (i) {
 	case 0:
 		NE(w->arg.node.id, 0);
@@ -123,6 +150,25 @@ static void confirm(struct work *w, size_t i)
 		MEM((u8 *)w->buf + w->m.offset, "xyz", 3);
 		NOTHING(&w->p);
 		break;
+	case 8:
+		NE(w->arg.mint.id, 0);
+		OK(destroy(&w->p, w->arg.mint.id));
+		break;
+	case 9:
+		GT(w->arg.export.fd, 0);
+		EQ(import_fd(&w->p, w->arg.export.fd), w->n);
+		w->fd = w->arg.export.fd;
+		/* fall through */
+	case 10:
+		if (i == 10)
+			EQ(w->arg.import.handle.id, w->n);
+		OK(SYS(close(w->fd)));
+		OK(recv_now(&w->p, &in));
+		EQ(in.m.type, BUS1_MSG_NODE_UNUSED);
+		break;
+	case 11:
+		OK(setup(&w->p, 0));
+		break;
 	default:
 		EQ(w->arg.info.n_nodes, 1);
 		EQ(w->arg.info.pool_size, 1 << 16);
@@ -130,16 +176,18 @@ static void confirm(struct work *w, size_t i)
 	}
 }
 
+/* What is between the first version and this one is as good as zero. */
 TEST("ABI-1 the size of a struct, shorter fails, longer with zeros works")
 {
 	struct work *w = work_new();
 
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
 		unsigned long cmd = commands[i].cmd;
-		size_t ver0 = commands[i].ver0;
-		size_t shorter[] = { 0, 1, 8, ver0 / 2, ver0 - 8, ver0 - 4, ver0 - 1 };
-		size_t longer[] = { ver0, ver0 + 1, ver0 + 4, ver0 + 8, 2 * ver0, 4095, 4096,
-				    4097, 16383 };
+		size_t ver0 = commands[i].ver0, size = commands[i].size;
+		size_t shorter[] = { 0, 1, ver0 / 2, ver0 - 8, ver0 - 4, ver0 - 1 };
+		size_t longer[] = { ver0, (ver0 + size) / 2, size > ver0 ? size - 1 : size, size,
+				    size + 1, size + 4, size + 8, 2 * size, 4095, 4096, 4097,
+				    16383 };
 
 		for (size_t k = 0; k < ARRAY_SIZE(shorter); k++) {
 			struct bus1_cmd_info before;
@@ -154,7 +202,7 @@ TEST("ABI-1 the size of a struct, shorter fails, longer with zeros works")
 		for (size_t k = 0; k < ARRAY_SIZE(longer); k++) {
 			prepare(w, i);
 			OK(raw_sized(&w->p, cmd, longer[k], &w->arg));
-			for (size_t j = ver0; j < sizeof(w->arg); j++)
+			for (size_t j = size; j < sizeof(w->arg); j++)
 				EQ(w->arg.bytes[j], 0);
 			confirm(w, i);
 		}
@@ -166,10 +214,10 @@ TEST("ABI-1 a longer struct whose tail is not zero is refused")
 	struct work *w = work_new();
 
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
-		size_t ver0 = commands[i].ver0, sizes[] = { ver0 + 1, ver0 + 8, 4096, 16383 };
+		size_t size = commands[i].size, sizes[] = { size + 1, size + 8, 4096, 16383 };
 
 		for (size_t k = 0; k < ARRAY_SIZE(sizes); k++) {
-			size_t at[] = { ver0, (ver0 + sizes[k]) / 2, sizes[k] - 1 };
+			size_t at[] = { size, (size + sizes[k]) / 2, sizes[k] - 1 };
 
 			for (size_t j = 0; j < ARRAY_SIZE(at); j++) {
 				struct bus1_cmd_info before;
@@ -196,7 +244,7 @@ TEST("ABI-2 a struct that is not there, or only half, changes nothing")
 
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
 		unsigned long cmd = commands[i].cmd;
-		size_t ver0 = commands[i].ver0, halves[] = { 0, 1, 8, ver0 / 2, ver0 - 1 };
+		size_t size = commands[i].size, halves[] = { 0, 1, 8, size / 2, size - 1 };
 		struct bus1_cmd_info before;
 		u8 *p;
 
@@ -206,20 +254,22 @@ TEST("ABI-2 a struct that is not there, or only half, changes nothing")
 			ERR(raw(&w->p, cmd, (void *)(uintptr_t)bad_addresses[k]), EFAULT);
 		ERR(raw(&w->p, cmd, NULL), EFAULT);
 		for (size_t k = 0; k < ARRAY_SIZE(halves); k++) {
+			if (halves[k] >= size)
+				continue;
 			p = edge_alloc(halves[k]);
 			memcpy(p, &w->arg, halves[k]);
 			ERR(raw(&w->p, cmd, p), EFAULT);
 			SAME_INFO(&w->p, &before);
 		}
 		/* All of it there, a tail that is said to be, and is not. */
-		p = edge_alloc(ver0);
-		memcpy(p, &w->arg, ver0);
-		ERR(raw_sized(&w->p, cmd, ver0 + 8, p), EFAULT);
+		p = edge_alloc(size);
+		memcpy(p, &w->arg, size);
+		ERR(raw_sized(&w->p, cmd, size + 8, p), EFAULT);
 		ERR(raw_sized(&w->p, cmd, 16383, p), EFAULT);
 		SAME_INFO(&w->p, &before);
 		/* At the very edge, it is enough. */
 		OK(raw(&w->p, cmd, p));
-		memcpy(&w->arg, p, ver0);
+		memcpy(&w->arg, p, size);
 		confirm(w, i);
 	}
 }
@@ -230,13 +280,13 @@ TEST("ABI-1 a struct need not be aligned")
 
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
 		for (size_t off = 1; off < 8; off++) {
-			size_t ver0 = commands[i].ver0;
-			u8 *p = (u8 *)edge_alloc(ver0 + 8) + off;
+			size_t size = commands[i].size;
+			u8 *p = (u8 *)edge_alloc(size + 8) + off;
 
 			prepare(w, i);
-			memcpy(p, &w->arg, ver0);
+			memcpy(p, &w->arg, size);
 			OK(raw(&w->p, commands[i].cmd, p));
-			memcpy(&w->arg, p, ver0);
+			memcpy(&w->arg, p, size);
 			confirm(w, i);
 		}
 }
@@ -253,7 +303,7 @@ TEST("ABI-2 a result that can not be written changes nothing")
 			continue;
 		prepare(w, i);
 		before = peer_info(&w->p);
-		ERR(raw(&w->p, commands[i].cmd, read_only(&w->arg, commands[i].ver0)), EFAULT);
+		ERR(raw(&w->p, commands[i].cmd, read_only(&w->arg, commands[i].size)), EFAULT);
 		SAME_INFO(&w->p, &before);
 		OK(raw(&w->p, commands[i].cmd, &w->arg));
 		confirm(w, i);
@@ -263,7 +313,7 @@ TEST("ABI-2 a result that can not be written changes nothing")
 		if (_IOC_DIR(commands[i].cmd) & _IOC_READ)
 			continue;
 		prepare(w, i);
-		OK(raw(&w->p, commands[i].cmd, read_only(&w->arg, commands[i].ver0)));
+		OK(raw(&w->p, commands[i].cmd, read_only(&w->arg, commands[i].size)));
 		confirm(w, i);
 	}
 }
@@ -374,11 +424,11 @@ TEST("ABI-2 no errno is returned that is the kernel's own, whatever it is given"
 	u64 n = node_new(&p, 1);
 
 	for (unsigned int i = 0; i < test_rounds(20000); i++) {
-		u64 words[12];
+		u64 words[16] = {};
 		unsigned long cmd = commands[random_word() % ARRAY_SIZE(commands)].cmd;
 		int r;
 
-		for (size_t j = 0; j < ARRAY_SIZE(words); j++) {
+		for (size_t j = 0; j < 12; j++) {
 			switch (random_word() % 6) {
 			case 0: words[j] = 0; break;
 			case 1: words[j] = random_word() % 4; break;
@@ -392,6 +442,8 @@ TEST("ABI-2 no errno is returned that is the kernel's own, whatever it is given"
 			words[0] |= BUS1_RECV_NONBLOCK;
 		r = raw(&p, cmd, words);
 		CHECK(r == 0 || strerrorname_np(-r));
+		if (!r && _IOC_NR(cmd) == _IOC_NR(BUS1_CMD_HANDLE_EXPORT))
+			close((int)(words[2] >> 32));
 		if (!r && _IOC_NR(cmd) == _IOC_NR(BUS1_CMD_NODE_DESTROY))
 			n = node_new(&p, 1);
 		while (peer_info(&p).n_queued)

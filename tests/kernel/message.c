@@ -249,12 +249,15 @@ TEST("MSG-1 every count is bounded before anything is read")
 		u32 dests = n < 3 ? BUS1_MAX_DESTS + n : n;
 		u32 iovs = n < 3 ? BUS1_MAX_IOVS + n : n;
 		u32 handles = n < 3 ? BUS1_MAX_HANDLES + n : n;
+		u32 fds = n < 3 ? BUS1_MAX_FDS + n : n;
 
 		cmd = (struct bus1_cmd_send){ .dests = 8, .n_dests = dests };
 		FAILS(&t, &cmd, EMSGSIZE);
 		cmd = (struct bus1_cmd_send){ .dest = t.to_b, .iovs = 8, .n_iovs = iovs };
 		FAILS(&t, &cmd, EMSGSIZE);
 		cmd = (struct bus1_cmd_send){ .dest = t.to_b, .handles = 8, .n_handles = handles };
+		FAILS(&t, &cmd, EMSGSIZE);
+		cmd = (struct bus1_cmd_send){ .dest = t.to_b, .fds = 8, .n_fds = fds };
 		FAILS(&t, &cmd, EMSGSIZE);
 		/* And at the bound, it is the address that is wrong. */
 		cmd = (struct bus1_cmd_send){ .dests = 8, .n_dests = BUS1_MAX_DESTS };
@@ -263,6 +266,8 @@ TEST("MSG-1 every count is bounded before anything is read")
 		FAILS(&t, &cmd, EFAULT);
 		cmd = (struct bus1_cmd_send){
 			.dest = t.to_b, .handles = 8, .n_handles = BUS1_MAX_HANDLES };
+		FAILS(&t, &cmd, EFAULT);
+		cmd = (struct bus1_cmd_send){ .dest = t.to_b, .fds = 8, .n_fds = BUS1_MAX_FDS };
 		FAILS(&t, &cmd, EFAULT);
 	}
 	NOTHING(&t.b);
@@ -403,7 +408,7 @@ TEST("MSG-1 one handle that is not known, and nothing is sent")
 	OK(destroy_unused(&t.a, n));
 }
 
-TEST("MSG-1 handles are passed with no flags and all rights, for now")
+TEST("MSG-1 handles are passed with no flags and rights that are unknown")
 {
 	struct pair t = pair_new(0);
 	struct bus1_pass pass[2] = { { .id = t.to_b }, { .id = t.to_b } };
@@ -411,6 +416,9 @@ TEST("MSG-1 handles are passed with no flags and all rights, for now")
 
 	for (int i = 0; i < 64; i++) {
 		struct bus1_pass *p = &pass[i & 1];
+
+		if (i % 32 < 2)
+			continue;
 
 		p->flags = i < 32 ? 1u << i : 0;
 		p->drop_rights = i < 32 ? 0 : 1u << (i - 32);
@@ -439,11 +447,13 @@ TEST("MSG-1 a send says exactly one destination and one payload")
 		{ .dest = t.to_b, .reserved = 1 },
 		{ .dest = t.to_b, .reserved = 1u << 31 },
 		{ .dest = t.to_b, .flags = BUS1_SEND_PARTIAL },
+		{ .dest = t.to_b, .flags = BUS1_SEND_ORDERED },
+		{ .dest = t.to_b, .fds = PTR(errors) },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
 		FAILS(&t, &bad[i], EINVAL);
-	for (int i = 1; i < 64; i++) {
+	for (int i = 2; i < 64; i++) {
 		FAILS(&t, (&(struct bus1_cmd_send){ .dest = t.to_b, .flags = 1ULL << i }), EINVAL);
 		FAILS(&t, (&(struct bus1_cmd_send){ .dests = PTR(dests), .n_dests = 1,
 						    .flags = 1ULL << i }), EINVAL);

@@ -18,7 +18,7 @@ typedef int32_t s32;
 typedef uint64_t u64 __attribute__((aligned(8)));
 
 /* A pointer as the ABI wants it. */
-#define PTR(p) ((u64)(uintptr_t)(p))
+#define PTR(...) ((u64)(uintptr_t)(__VA_ARGS__))
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 
@@ -56,26 +56,60 @@ int transfer(const struct peer *from, const struct peer *to, u64 flags,
 	     const u64 *ids, u64 *out, u32 n);
 u64 grant(const struct peer *from, u64 id, const struct peer *to);
 
+/*
+ * HANDLE_TRANSFER of one in any form; `to` may be NULL, which is the peer itself,
+ * by a peer_fd of -1. grant_as() has the id it got.
+ */
+int give(const struct peer *from, u64 id, const struct peer *to, u64 flags, u32 drop_rights,
+	 u64 *out);
+u64 grant_as(const struct peer *from, u64 id, const struct peer *to, u64 flags, u32 drop_rights);
+
+#define ALL_RIGHTS (BUS1_RIGHT_SEND | BUS1_RIGHT_TRANSFER)
+
+/* HANDLE_MINT: a facet with a badge, and a new one-shot facet. */
+int mint(const struct peer *p, u64 flags, u64 node, u64 badge, u64 *id);
+u64 facet_new(const struct peer *p, u64 node, u64 badge);
+u64 once_new(const struct peer *p, u64 node, u64 badge);
+
+/* HANDLE_EXPORT and HANDLE_IMPORT: a descriptor, or -errno; the handle it holds. */
+int export_fd(const struct peer *p, u64 id, u32 drop_rights);
+int import_cmd(const struct peer *p, int fd, struct bus1_handle *h);
+u64 import_fd(const struct peer *p, int fd);
+
+int setup(const struct peer *p, u64 flags);
+
 /* SEND in its usual forms. */
 int send_cmd(const struct peer *p, struct bus1_cmd_send *cmd);
 int send_data(const struct peer *p, u64 dest, const void *data, size_t len);
 int send_str(const struct peer *p, u64 dest, const char *text);
 int send_ids(const struct peer *p, u64 dest, const u64 *ids, u32 n);
 int send_id(const struct peer *p, u64 dest, u64 id);
+int send_pass(const struct peer *p, u64 dest, u64 id, u32 flags, u32 drop_rights);
+int send_fds(const struct peer *p, u64 dest, const s32 *fds, u32 n);
 int send_many(const struct peer *p, u64 flags, const u64 *dests, u32 n_dests,
 	      s32 *errors, const char *text);
 
-/* What one RECV gave: data and h[] point into the pool or into buf. */
+/*
+ * What one RECV gave: data and the others point into the pool or into buf; fds
+ * and creds are NULL if there are none.
+ */
 struct in {
 	struct bus1_msg m;
 	const u8 *data;
 	const struct bus1_handle *h;
+	const s32 *fds;
+	const struct bus1_creds *creds;
 	u64 buf[1024];
 };
 
 int recv_cmd(const struct peer *p, struct bus1_cmd_recv *cmd);
-/* One message: without waiting; waiting up to a deadline of many seconds. */
+/*
+ * One message: without waiting, with more flags than that; waiting up to a
+ * deadline of many seconds.
+ */
 int recv_now(const struct peer *p, struct in *in);
+int recv_with(const struct peer *p, struct in *in, u64 flags);
+int peek(const struct peer *p, u32 index, struct in *in);
 int recv_wait(const struct peer *p, struct in *in);
 int drop_now(const struct peer *p, struct bus1_msg *m);
 
@@ -103,6 +137,17 @@ bool readable(const struct peer *p);
 /* Both, of one operation: in whichever order. */
 #define GOT_DEAD_AND_UNUSED(p, handle, node, seq)			\
 	got_both(__FILE__, __LINE__, p, handle, node, seq)
+/* The same of a one-shot facet; and several notices, in whichever order. */
+#define GOT_ONCE_DROPPED(p, facet)						\
+	got_notice(__FILE__, __LINE__, p, BUS1_MSG_ONCE_DROPPED, facet, 0, false)
+#define GOT_NOTICES(p, ...)						\
+	got_notices(__FILE__, __LINE__, p, (struct notice[]){ __VA_ARGS__ },	\
+		    ARRAY_SIZE(((struct notice[]){ __VA_ARGS__ })))
+/* Text through a facet. */
+#define GOT_BADGE(p, node, badge, text)					\
+	got_badge(__FILE__, __LINE__, p, node, badge, text)
+/* A message without text and with one handle. */
+#define GOT_HANDLE(p, node) got_handle(__FILE__, __LINE__, p, node)
 /* A message without text; the ids of its handles are stored. */
 #define GOT_IDS(p, node, ids, n) got_ids(__FILE__, __LINE__, p, node, ids, n)
 #define GOT_ID(p, node) got_id(__FILE__, __LINE__, p, node)
@@ -111,6 +156,16 @@ void got_text(const char *file, int line, const struct peer *p, u64 node, const 
 void got_notice(const char *file, int line, const struct peer *p, u32 type, u64 id,
 		u64 seq, bool has_seq);
 void got_both(const char *file, int line, const struct peer *p, u64 handle, u64 node, u64 seq);
+struct notice {
+	u32 type;
+	u64 id;
+};
+
+void got_notices(const char *file, int line, const struct peer *p, const struct notice *all,
+		 size_t n);
+void got_badge(const char *file, int line, const struct peer *p, u64 node, u64 badge,
+	       const char *text);
+struct bus1_handle got_handle(const char *file, int line, const struct peer *p, u64 node);
 void got_ids(const char *file, int line, const struct peer *p, u64 node, u64 *ids, u32 n);
 u64 got_id(const char *file, int line, const struct peer *p, u64 node);
 
@@ -121,6 +176,31 @@ u64 got_id(const char *file, int line, const struct peer *p, u64 node);
 #define SAME_INFO(p, before) same_info(__FILE__, __LINE__, #p, p, before)
 void same_info(const char *file, int line, const char *what, const struct peer *p,
 	       const struct bus1_cmd_info *before);
+
+/*
+ * The same of several peers, and of all that the module counts, if it can be
+ * read. Counts that go down a moment later are waited for.
+ */
+struct world {
+	unsigned int n;
+	const struct peer *peers[4];
+	struct bus1_cmd_info info[4];
+	struct test_counts counts;
+	bool counted;
+};
+
+#define WORLD(...)								\
+	world_see((const struct peer *[]){ __VA_ARGS__ },			\
+		  ARRAY_SIZE(((const struct peer *[]){ __VA_ARGS__ })))
+#define SAME_WORLD(w) same_world(__FILE__, __LINE__, w)
+struct world world_see(const struct peer **peers, unsigned int n);
+void same_world(const char *file, int line, const struct world *w);
+
+void close_fd(int fd);
+
+/* Descriptors that this process has; so that it may have n more, and no others. */
+unsigned int open_fds(void);
+void leave_fds(unsigned int n);
 
 /*
  * Memory with an edge: `n` bytes (rounded up to pages, 8-aligned sizes give

@@ -177,14 +177,19 @@ TEST("OBJ-13 HANDLE_TRANSFER says why not, and transfers none")
 		__VA_ARGS__;							\
 		FAILS(&a, &b, &cmd, err);					\
 	} while (0)
-	for (int i = 1; i < 64; i++)
+	for (int i = 3; i < 64; i++)
 		BAD(EINVAL, cmd.flags = 1ULL << i);
+	for (int i = 2; i < 32; i++)
+		BAD(EINVAL, cmd.drop_rights = 1u << i);
+	for (int i = 0; i < 32; i++)
+		BAD(EINVAL, cmd.reserved = 1u << i);
+	BAD(EINVAL, cmd.flags = BUS1_TRANSFER_WEAK | BUS1_TRANSFER_STRONG);
 	BAD(EINVAL, cmd.n_ids = 0);
 	BAD(EMSGSIZE, cmd.n_ids = BUS1_MAX_IDS + 1; cmd.ids = cmd.out = 8);
 	BAD(EMSGSIZE, cmd.n_ids = 0x20000001; cmd.ids = cmd.out = 8);
 	BAD(EMSGSIZE, cmd.n_ids = 0xffffffff; cmd.ids = cmd.out = 8);
 	BAD(EFAULT, cmd.n_ids = BUS1_MAX_IDS; cmd.ids = 8);
-	BAD(EBADF, cmd.peer_fd = -1);
+	BAD(EBADF, cmd.peer_fd = -2);
 	BAD(EBADF, cmd.peer_fd = fds[1]);
 	BAD(EBADF, cmd.peer_fd = 1 << 30);
 	BAD(EBADF, cmd.peer_fd = INT32_MIN);
