@@ -19,10 +19,10 @@ unsafe impl Send for FileRef {}
 unsafe impl Sync for FileRef {}
 
 impl FileRef {
-    /// EBADF.
-    pub(crate) fn get(fd: i32) -> Result<Self> {
+    /// A file that can be used, or with `path` one of O_PATH, too. EBADF.
+    pub(crate) fn get(fd: i32, path: bool) -> Result<Self> {
         // SAFETY: May be called with any number.
-        NonNull::new(unsafe { abi::bus1_fget(fd) })
+        NonNull::new(unsafe { abi::bus1_fget(fd, path) })
             .map(Self)
             .ok_or(EBADF)
     }
@@ -58,7 +58,7 @@ pub(crate) fn read_files(fds: u64, n: usize) -> Result<Several<FileRef>> {
     let fds: Several<i32> = read_several(fds, n)?;
     let mut files = Several::new(n)?;
     for fd in fds.iter() {
-        let file = FileRef::get(*fd)?;
+        let file = FileRef::get(*fd, true)?;
         if file.is_refused() {
             return Err(eloop());
         }

@@ -156,9 +156,9 @@ int bus1_export(void *peer, __s32 *place)
 	return 0;
 }
 
-struct file *bus1_fget(int fd)
+struct file *bus1_fget(int fd, bool path)
 {
-	return fget_raw(fd);
+	return path ? fget_raw(fd) : fget(fd);
 }
 
 void bus1_get_file(struct file *file)

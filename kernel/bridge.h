@@ -33,8 +33,8 @@ enum bus1_stat {
 void *bus1_file_peer(struct file *file);
 /* The same of an exported handle, which is a peer of its own: export.rs. */
 void *bus1_file_export(struct file *file);
-/* A file, O_PATH included, or NULL. */
-struct file *bus1_fget(int fd);
+/* An open file, or one of O_PATH if that is asked for; or NULL. */
+struct file *bus1_fget(int fd, bool path);
 void bus1_get_file(struct file *file);
 void bus1_fput(struct file *file);
 /*

@@ -66,7 +66,7 @@ pub(crate) fn import(peer: &Arc<Peer>, cmd: &bus1_cmd_import, arg: UserPtr) -> R
     if cmd.flags != 0 || cmd.reserved != 0 || !is_clear {
         return Err(EINVAL);
     }
-    let file = FileRef::get(cmd.fd)?;
+    let file = FileRef::get(cmd.fd, false)?;
     let grant = held(&file)?;
     let passed = PassedList::admit(peer, core::slice::from_ref(&grant))?;
     let Some(one) = passed.first() else {

@@ -256,7 +256,7 @@ impl OtherPeer {
                 peer: this.clone(),
             });
         }
-        let file = FileRef::get(fd)?;
+        let file = FileRef::get(fd, false)?;
         // SAFETY: We have a reference to the file.
         let Some(peer) = NonNull::new(unsafe { abi::bus1_file_peer(file.as_ptr()) }) else {
             return Err(emediumtype());

@@ -53,16 +53,16 @@ pub(crate) fn write_command<T: Command>(arg: UserPtr, size: usize, cmd: &T) -> R
     }
 }
 
-/// Writes an entry of an array whose stride may be larger than the kernel's entry.
+/// Writes an entry of an array whose stride may be larger or smaller than the kernel's entry.
 #[inline]
 pub(crate) fn write_entry<T: Plain>(addr: u64, stride: usize, entry: &T) -> Result {
-    UserSlice::new(ptr(addr), size_of::<T>())
-        .writer()
-        .write(entry)?;
-    let Some(rest) = stride.checked_sub(size_of::<T>()) else {
-        return Err(EINVAL);
-    };
-    if rest > 0 {
+    let mut writer = UserSlice::new(ptr(addr), stride.min(size_of::<T>())).writer();
+    if stride < size_of::<T>() {
+        return writer.write_slice(&entry.as_bytes()[..stride]);
+    }
+    writer.write(entry)?;
+    if stride > size_of::<T>() {
+        let rest = stride - size_of::<T>();
         clear(addr.wrapping_add(size_of::<T>() as u64), rest)?;
     }
     Ok(())
