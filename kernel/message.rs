@@ -12,7 +12,7 @@ use crate::queue::{Commit, Deliver, DynItem, Item, Ready, Tag};
 use crate::slices::Slice;
 use crate::user::{Payload, Several};
 use core::cell::UnsafeCell;
-use core::mem::MaybeUninit;
+use core::mem::{ManuallyDrop, MaybeUninit};
 use core::ops::Deref;
 use kernel::list::ListArc;
 use kernel::prelude::*;
@@ -185,6 +185,8 @@ pub(crate) struct Message {
     /// Of the slice, if there is one.
     fate: Atomic<i8>,
     pub(crate) priority: u8,
+    /// There is nothing in `extra`, and it need not be looked at. Set by a [`Draft`] alone.
+    is_plain: Atomic<bool>,
     /// The first `len` bytes are set, if there is no slice.
     #[pin]
     inline: Opaque<[u8; INLINE]>,
@@ -197,6 +199,11 @@ const _: () = assert!(core::mem::size_of::<Item<Message>>() + 8 <= 256);
 struct Written {
     /// In the pool of the node's owner. Its id is 0 if the payload is inline.
     slice: Slice,
+    extra: ManuallyDrop<Extra>,
+}
+
+/// What only some messages have.
+struct Extra {
     passed: PassedList,
     baggage: Option<KBox<Baggage>>,
 }
@@ -216,6 +223,10 @@ unsafe impl Sync for Message {}
 impl PinnedDrop for Message {
     fn drop(self: Pin<&mut Self>) {
         Stat::Messages.add(-1);
+        if !self.is_plain() {
+            // SAFETY: The only reference, and nobody looks at it after this.
+            unsafe { ManuallyDrop::drop(&mut (*self.written.get()).extra) };
+        }
         if let Some(slice) = self.slice() {
             let fate = self.fate.load(Relaxed);
             if fate != TAKEN {
@@ -247,14 +258,20 @@ impl Message {
         (slice.id != 0).then_some(slice)
     }
 
+    /// It brings its payload and nothing else.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        self.is_plain.load(Relaxed)
+    }
+
     #[inline]
     pub(crate) fn passed(&self) -> &PassedList {
-        &self.written().passed
+        &self.written().extra.passed
     }
 
     #[inline]
     pub(crate) fn baggage(&self) -> Option<&Baggage> {
-        self.written().baggage.as_deref()
+        self.written().extra.baggage.as_deref()
     }
 
     #[inline]
@@ -306,23 +323,26 @@ pub(crate) struct Draft(ListArc<Item<Message>>);
 impl Draft {
     #[inline]
     pub(crate) fn new(node: NodeRef, len: usize, priority: u8) -> Result<Self> {
-        let message = ListArc::pin_init(
-            Item::new(try_pin_init!(Message {
+        let memory = node.owner.spare.take()?;
+        let message = memory.pin_init_with(Item::new(
+            try_pin_init!(Message {
                 node,
                 written: UnsafeCell::new(Written {
                     slice: Slice { id: 0, offset: 0 },
-                    passed: PassedList::new(),
-                    baggage: None,
+                    extra: ManuallyDrop::new(Extra {
+                        passed: PassedList::new(),
+                        baggage: None,
+                    }),
                 }),
                 len: len as u32,
                 fate: Atomic::new(UNSENT),
                 priority,
+                is_plain: Atomic::new(true),
                 inline <- Opaque::ffi_init(|_| ()),
-            }? Error)),
-            GFP_KERNEL_ACCOUNT,
-        )?;
+            }? Error),
+        ))?;
         Stat::Messages.add(1);
-        Ok(Self(message))
+        Ok(Self(message.into()))
     }
 
     #[inline]
@@ -350,11 +370,13 @@ impl Draft {
     }
 
     pub(crate) fn set_passed(&mut self, passed: PassedList) {
-        self.written().passed = passed;
+        self.0.is_plain.store(false, Relaxed);
+        self.written().extra.passed = passed;
     }
 
     pub(crate) fn set_baggage(&mut self, baggage: KBox<Baggage>) {
-        self.written().baggage = Some(baggage);
+        self.0.is_plain.store(false, Relaxed);
+        self.written().extra.baggage = Some(baggage);
     }
 
     pub(crate) fn node(&self) -> &NodeRef {

@@ -10,7 +10,7 @@
 //! | `abi`, `bridge`, `errno`, `user` | the structs of user space, the C side, copying from and to user memory |
 //! | `ids`, `slices`, `queue` | containers that know nothing of peers: ids, the pool's allocator, the order |
 //! | `pool`, `baggage` | the pages of a pool; files and stamps |
-//! | `node`, `message`, `peer`, `moving` | the objects, the peer that ties them together, counts on their way out |
+//! | `node`, `message`, `peer`, `moving`, `spare` | the objects, the peer that ties them together, counts on their way out, memory for the next message |
 //! | `object`, `export`, `send`, `recv` | the commands |
 //! | `command` | the table of commands, and the entry points that C calls |
 //!
@@ -38,6 +38,7 @@ mod queue;
 mod recv;
 mod send;
 mod slices;
+mod spare;
 mod user;
 
 /// C holds `module_init`; the printing macros want this.

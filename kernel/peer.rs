@@ -12,6 +12,7 @@ use crate::node::{
 use crate::pool::Pool;
 use crate::queue::{Commit, Entry, Item, Items, Queue};
 use crate::slices::{Slice, Slices, GRANULE};
+use crate::spare::Spare;
 use core::mem;
 use core::ptr::NonNull;
 use kernel::alloc::flags;
@@ -43,6 +44,8 @@ pub(crate) struct Peer {
     pub(crate) inner: SpinLock<Inner>,
     #[pin]
     pub(crate) wait: WaitQueue,
+    /// For messages to it.
+    pub(crate) spare: Spare,
     /// It stands for an exported handle: see `export.rs`.
     is_export: bool,
     /// Messages are received by priority.
@@ -98,7 +101,7 @@ fn facet_key(facet: &Node) -> Option<FacetKey> {
 }
 
 /// Memory for one more handle, allocated before the lock is taken.
-struct Spare {
+struct NewHandle {
     handle: ListArc<Item<Handle>, 2>,
     tree: RBTreeNodeReservation<HandleKey, HandleRef>,
 }
@@ -224,6 +227,7 @@ impl Peer {
                     "bus1_peer"
                 ),
                 wait <- WaitQueue::new(),
+                spare: Spare::new(),
                 is_export,
                 by_priority: Atomic::new(false),
                 pool: SetOnce::new(),
@@ -372,7 +376,7 @@ impl Peer {
             return Ok(Passed::Own(grant.user.clone_use()));
         }
         let mut growth = None;
-        let mut spare: Option<Spare> = None;
+        let mut new: Option<NewHandle> = None;
         loop {
             let mut inner = self.inner.lock();
             if inner.closed {
@@ -390,14 +394,14 @@ impl Peer {
             }
             let need = inner.ids.growth(2);
             if need.is_none() {
-                if let Some(Spare { handle, tree }) = spare.take() {
+                if let Some(NewHandle { handle, tree }) = new.take() {
                     return Ok(Passed::Handle(Self::add_handle(&mut inner, handle, tree)));
                 }
             }
             drop(inner);
             growth = need.map(Growth::new).transpose()?;
-            if spare.is_none() {
-                spare = Some(Spare {
+            if new.is_none() {
+                new = Some(NewHandle {
                     handle: Handle::new(self.clone(), node.clone(), grant.grade)?,
                     tree: RBTreeNodeReservation::new(flags::GFP_KERNEL_ACCOUNT)?,
                 });
@@ -479,10 +483,12 @@ impl Peer {
 
     /// Gives a slice back that user space has.
     #[inline]
-    pub(crate) fn release_slice(&self, inner: &mut Inner, id: u64) {
-        if inner.slices.release(id) {
+    pub(crate) fn release_slice(&self, inner: &mut Inner, id: u64) -> bool {
+        let has = inner.slices.release(id);
+        if has {
             Stat::Slices.add(-1);
         }
+        has
     }
 
     /// Gives slices back, all or none.

@@ -201,15 +201,20 @@ impl Item<dyn AnyDeliver> {
     }
 }
 
-/// Drops an item; of messages, which are most, without a call through the vtable.
+/// An item as the message that it is, or as it was.
 #[inline]
-pub(crate) fn drop_entry(entry: Entry) {
-    if entry.tag != Tag::Message {
-        return drop(entry);
+pub(crate) fn downcast_entry(
+    entry: Entry,
+) -> core::result::Result<ListArc<Item<crate::message::Message>>, Entry> {
+    let raw = entry.into_raw();
+    // SAFETY: From `into_raw`, and so valid.
+    if unsafe { (*raw).tag } == Tag::Message {
+        // SAFETY: By the tag it is one, and a trait object has the address of what it is made of.
+        Ok(unsafe { ListArc::from_raw(raw.cast()) })
+    } else {
+        // SAFETY: From `into_raw`.
+        Err(unsafe { ListArc::from_raw(raw) })
     }
-    let raw = Arc::into_raw(entry.into_arc()).cast::<Item<crate::message::Message>>();
-    // SAFETY: By the tag it is that, and an `Arc` of it as a trait object has the same address.
-    drop(unsafe { Arc::from_raw(raw) });
 }
 
 impl<T: ?Sized> core::ops::Deref for Item<T> {

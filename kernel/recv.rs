@@ -14,7 +14,7 @@ use crate::message::{Kind, Message};
 use crate::moving::Moving;
 use crate::node::{is_overtaken, tell_unused, Retired};
 use crate::peer::{Inner, Object, Peer};
-use crate::queue::{drop_entry, DynItem, Entry, Items};
+use crate::queue::{downcast_entry, DynItem, Entry, Items};
 use crate::user::{self, write, write_entry, write_pair, Several};
 use core::mem::{offset_of, size_of};
 use kernel::list::List;
@@ -42,6 +42,13 @@ impl Call<'_> {
     fn write_given(&self, n_release: u32, n_drop: u32) -> Result {
         let place = offset_of!(bus1_cmd_recv, n_release);
         write_pair(self.arg.wrapping_byte_add(place), n_release, n_drop)
+    }
+
+    /// After an error: nothing was given back.
+    #[cold]
+    fn restore_given(&self) {
+        // It could be written a moment ago.
+        let _ = self.write_given(self.cmd.n_release, self.cmd.n_drop);
     }
 
     /// Tells what was received.
@@ -95,83 +102,103 @@ fn check(cmd: &bus1_cmd_recv) -> Result {
     Ok(())
 }
 
-/// What the caller gives back before it receives, once: its counts of them become 0.
+/// What the caller gives back before it receives: a slice, a handle, or 0. It is given back in the
+/// section that messages are taken in.
+#[derive(Clone, Copy)]
 struct GiveBack {
-    slices: Several<u64>,
-    handles: Several<u64>,
+    slice: u64,
+    handle: u64,
 }
 
 impl GiveBack {
+    const NOTHING: Self = Self {
+        slice: 0,
+        handle: 0,
+    };
+
+    /// Reads the ids if there are few, or else gives all of them back. The caller's counts of them
+    /// become 0: it must not happen twice.
     #[inline]
-    fn read(call: &Call<'_>) -> Result<Self> {
-        let back = Self {
-            slices: user::read_ids(call.cmd.release, call.cmd.n_release)?,
-            handles: user::read_ids(call.cmd.drop, call.cmd.n_drop)?,
-        };
+    fn read(peer: &Arc<Peer>, call: &Call<'_>) -> Result<Self> {
+        let (n_release, n_drop) = (call.cmd.n_release, call.cmd.n_drop);
+        if n_release > 1 || n_drop > 1 || call.cmd.n_msgs == 0 {
+            return give_back(peer, call);
+        }
+        let mut back = Self::NOTHING;
+        for (n, place, id) in [
+            (n_release, call.cmd.release, &mut back.slice),
+            (n_drop, call.cmd.drop, &mut back.handle),
+        ] {
+            if n != 0 {
+                *id = user::read_u64(place)?;
+                if *id == 0 {
+                    return Err(ENXIO);
+                }
+            }
+        }
         // First, to be told before anything is done if it can not be written.
         call.write_given(0, 0)?;
         Ok(back)
     }
 
-    /// At most one of each, in the section that the messages are taken in. Returns a handle that is
-    /// gone.
+    /// Returns a handle that is gone.
     #[inline]
-    fn apply_few(&self, peer: &Peer, inner: &mut Inner) -> Result<Option<Retired>> {
-        if let [id] = *self.slices {
-            if !inner.slices.is_users(id) {
-                return Err(ENXIO);
-            }
+    fn apply(self, peer: &Peer, inner: &mut Inner) -> Result<Option<Retired>> {
+        if self.handle == 0 {
+            return if self.slice == 0 || peer.release_slice(inner, self.slice) {
+                Ok(None)
+            } else {
+                Err(ENXIO)
+            };
         }
-        let mut retired = None;
-        if let [id] = *self.handles {
-            let handle = inner.handle(id)?;
-            handle.add_count(-1, inner);
-            retired = inner.retire(&handle);
+        let handle = inner.handle(self.handle)?;
+        if self.slice != 0 && !peer.release_slice(inner, self.slice) {
+            return Err(ENXIO);
         }
-        if let [id] = *self.slices {
-            peer.release_slice(inner, id);
-        }
-        Ok(retired)
+        handle.add_count(-1, inner);
+        Ok(inner.retire(&handle))
     }
+}
 
-    fn apply(&self, peer: &Arc<Peer>) -> Result {
-        let handles = self.handles.iter().copied();
-        let moving = Moving::start(peer, self.handles.len(), handles)?;
-        peer.release_slices(&self.slices)?;
-        moving.release()
-    }
+/// Gives any number of ids back.
+#[cold]
+fn give_back(peer: &Arc<Peer>, call: &Call<'_>) -> Result<GiveBack> {
+    let (n_release, n_drop) = (call.cmd.n_release, call.cmd.n_drop);
+    let slices: Several<u64> = user::read_several(call.cmd.release, n_release as usize)?;
+    let handles: Several<u64> = user::read_several(call.cmd.drop, n_drop as usize)?;
+    call.write_given(0, 0)?;
+    Moving::start(peer, handles.len(), handles.iter().copied())
+        .and_then(|moving| {
+            if !slices.is_empty() {
+                peer.release_slices(&slices)?;
+            }
+            moving.release()
+        })
+        .inspect_err(|_| call.restore_given())?;
+    Ok(GiveBack::NOTHING)
 }
 
 pub(crate) fn recv(peer: &Arc<Peer>, call: &mut Call<'_>, nonblock: bool) -> Result {
     check(call.cmd)?;
-    let (n_release, n_drop) = (call.cmd.n_release, call.cmd.n_drop);
-    let mut back = None;
-    if n_release | n_drop != 0 {
-        let b = GiveBack::read(call)?;
-        if n_release > 1 || n_drop > 1 || call.cmd.n_msgs == 0 {
-            if let Err(e) = b.apply(peer) {
-                let _ = call.write_given(n_release, n_drop);
-                return Err(e);
-            }
-        } else {
-            back = Some(b);
-        }
+    let mut back = GiveBack::NOTHING;
+    if call.cmd.n_release | call.cmd.n_drop != 0 {
+        back = GiveBack::read(peer, call)?;
     }
     if call.cmd.n_msgs == 0 {
         return Ok(());
     }
-    if call.has(abi::BUS1_RECV_PEEK) {
-        return peek(peer, call, back);
-    }
-    let nonblock = nonblock || call.has(abi::BUS1_RECV_NONBLOCK);
     loop {
-        match take(peer, call, back.take()) {
-            Ok(0) => (),
-            r => return r.map(|_| ()),
+        if call.cmd.n_msgs == 1 && !call.has(abi::BUS1_RECV_DROP | abi::BUS1_RECV_PEEK) {
+            if take_one(peer, call, back)? {
+                return Ok(());
+            }
+        } else if take_many(peer, call, back)? {
+            return Ok(());
         }
-        if nonblock {
+        if nonblock || call.has(abi::BUS1_RECV_NONBLOCK | abi::BUS1_RECV_PEEK) {
             return Err(EAGAIN);
         }
+        back = GiveBack::NOTHING;
         let this = Arc::as_ptr(peer).cast_mut().cast();
         // SAFETY: The peer is open, and its wait queue is initialised.
         let r = unsafe { abi::bus1_wait(peer.wait.raw(), this, call.cmd.deadline) };
@@ -189,6 +216,7 @@ struct Cursor {
 #[inline]
 fn add_in_hand(kind: Kind<'_>, n: i64) {
     match kind {
+        Kind::Message(m) if m.is_plain() => (),
         Kind::Message(m) => m.passed().add_in_hand(n),
         Kind::Dead(h) => h.add_in_hand(n),
         _ => (),
@@ -197,7 +225,6 @@ fn add_in_hand(kind: Kind<'_>, n: i64) {
 
 /// Where the parts of a message go in buf[].
 struct Layout {
-    data: usize,
     handles: usize,
     fds: usize,
     creds: usize,
@@ -213,7 +240,6 @@ impl Layout {
         let n_handles = if peeks { 0 } else { m.passed().len() };
         let fds = handles + n_handles * size_of::<bus1_handle>();
         let mut layout = Self {
-            data: at,
             handles,
             fds,
             creds: fds,
@@ -233,44 +259,123 @@ impl Layout {
 #[inline]
 fn size_in_buf(call: &Call<'_>, kind: Kind<'_>) -> usize {
     match kind {
+        Kind::Message(m) if m.is_plain() => m.inline().len().next_multiple_of(8),
         Kind::Message(m) => Layout::new(call, m, 0).end,
         _ => 0,
     }
 }
 
-/// Receives what is there; returns how many. First gives back, if that is still to be done.
+/// Bytes that the caller's buf[] lacks for an item, or 0; if there is room the item is in hand.
 #[inline]
-fn take(peer: &Arc<Peer>, call: &mut Call<'_>, back: Option<GiveBack>) -> Result<u32> {
-    let wanted = call.cmd.n_msgs;
+fn fit(call: &Call<'_>, kind: Kind<'_>, used: usize) -> usize {
+    let size = used + size_in_buf(call, kind);
+    if size <= call.cmd.buf_size as usize || call.has(abi::BUS1_RECV_DROP) {
+        add_in_hand(kind, 1);
+        return 0;
+    }
+    size
+}
+
+/// Receives one item, the common case. False if there is none.
+#[inline]
+fn take_one(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<bool> {
+    let mut garbage = List::new();
+    let mut needed = 0;
+    let mut inner = peer.inner.lock();
+    let retired = match back.apply(peer, &mut inner) {
+        Ok(retired) => retired,
+        Err(e) => {
+            drop(inner);
+            call.restore_given();
+            return Err(e);
+        }
+    };
+    let entry = inner.queue.next(&mut garbage, |item| {
+        needed = fit(call, item.kind(), 0);
+        needed == 0
+    });
+    let entry = entry.map(downcast_entry);
+    if let Some(Ok(message)) = &entry {
+        message.take_slice(&mut inner);
+    }
+    drop(inner);
+    drop(retired);
+    if !garbage.is_empty() {
+        peer.drop_items(garbage);
+    }
+    let mut at = Cursor { n: 0, used: 0 };
+    match entry {
+        Some(Ok(message)) => {
+            let written = describe(call, Kind::Message(&message), &mut at, false)
+                .and_then(|()| call.write_taken(1, at.used as u32));
+            if let Err(e) = written {
+                put_back_one(peer, message as Entry);
+                return Err(e);
+            }
+            if !message.is_plain() {
+                finish_message(peer, call, &message, 0, false);
+            }
+            peer.spare.put(message.into_arc());
+            Ok(true)
+        }
+        Some(Err(notice)) => {
+            let written = describe(call, notice.kind(), &mut at, false)
+                .and_then(|()| call.write_taken(1, 0));
+            if let Err(e) = written {
+                put_back_one(peer, notice);
+                return Err(e);
+            }
+            finish_notice(peer, notice);
+            Ok(true)
+        }
+        None if needed == 0 => Ok(false),
+        None => Err(too_small(peer, call, needed)),
+    }
+}
+
+#[cold]
+fn put_back_one(peer: &Arc<Peer>, entry: Entry) {
+    let mut hand = List::new();
+    hand.push_back(entry);
+    put_back(peer, hand, false);
+}
+
+#[cold]
+fn too_small(peer: &Arc<Peer>, call: &Call<'_>, needed: usize) -> Error {
+    let needed = needed.min(u32::MAX as usize) as u32;
+    if let Err(e) = call.write_taken(call.cmd.n_msgs, needed) {
+        return e;
+    }
+    if !call.has(abi::BUS1_RECV_PEEK) {
+        // Another receiver may have more room.
+        peer.wake();
+    }
+    EMSGSIZE
+}
+
+/// Receives what is there, drops it, or shows it. False if there is nothing.
+fn take_many(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<bool> {
+    let retired = back.apply(peer, &mut peer.inner.lock());
+    match retired {
+        Ok(retired) => drop(retired),
+        Err(e) => {
+            call.restore_given();
+            return Err(e);
+        }
+    }
+    if call.has(abi::BUS1_RECV_PEEK) {
+        return peek(peer, call);
+    }
     let drops = call.has(abi::BUS1_RECV_DROP);
-    let room = call.cmd.buf_size as usize;
     let mut hand = List::new();
     let mut garbage = List::new();
     let mut at = Cursor { n: 0, used: 0 };
     let mut needed = 0;
-    let mut retired = None;
 
-    let mut inner = peer.inner.lock();
-    if let Some(back) = &back {
-        match back.apply_few(peer, &mut inner) {
-            Ok(r) => retired = r,
-            Err(e) => {
-                drop(inner);
-                let _ = call.write_given(call.cmd.n_release, call.cmd.n_drop);
-                return Err(e);
-            }
-        }
-    }
-    loop {
+    while at.n < call.cmd.n_msgs {
+        let mut inner = peer.inner.lock();
         let entry = inner.queue.next(&mut garbage, |item| {
-            let kind = item.kind();
-            let size = at.used + size_in_buf(call, kind);
-            if size > room && !drops {
-                needed = size;
-            }
-            if needed == 0 {
-                add_in_hand(kind, 1);
-            }
+            needed = fit(call, item.kind(), at.used);
             needed == 0
         });
         let kind = entry.as_ref().map(|entry| entry.kind());
@@ -290,20 +395,13 @@ fn take(peer: &Arc<Peer>, call: &mut Call<'_>, back: Option<GiveBack>) -> Result
             put_back(peer, hand, drops);
             return Err(e);
         }
-        if at.n == wanted {
-            break;
-        }
-        inner = peer.inner.lock();
     }
-    drop(retired);
     if at.n == 0 {
-        if needed == 0 {
-            return Ok(0);
-        }
-        call.write_taken(wanted, needed.min(u32::MAX as usize) as u32)?;
-        // Another receiver may have more room.
-        peer.wake();
-        return Err(EMSGSIZE);
+        return if needed == 0 {
+            Ok(false)
+        } else {
+            Err(too_small(peer, call, needed))
+        };
     }
     if let Err(e) = call.write_taken(at.n, at.used as u32) {
         put_back(peer, hand, drops);
@@ -311,38 +409,34 @@ fn take(peer: &Arc<Peer>, call: &mut Call<'_>, back: Option<GiveBack>) -> Result
     }
     let mut used = 0;
     while let Some(entry) = hand.pop_front() {
-        if let Kind::Message(m) = entry.kind() {
-            used = finish_message(peer, call, m, used, drops);
-            drop_entry(entry);
-        } else {
-            finish_notice(peer, entry);
+        match downcast_entry(entry) {
+            Ok(message) => {
+                used = finish_message(peer, call, &message, used, drops);
+                peer.spare.put(message.into_arc());
+            }
+            Err(notice) => finish_notice(peer, notice),
         }
     }
-    Ok(at.n)
+    Ok(true)
 }
 
 /// Shows a message that stays where it is.
-#[cold]
-fn peek(peer: &Arc<Peer>, call: &mut Call<'_>, back: Option<GiveBack>) -> Result {
-    if let Some(back) = back {
-        if let Err(e) = back.apply(peer) {
-            let _ = call.write_given(call.cmd.n_release, call.cmd.n_drop);
-            return Err(e);
-        }
-    }
+fn peek(peer: &Arc<Peer>, call: &mut Call<'_>) -> Result<bool> {
     let item: Arc<DynItem> = {
         let mut inner = peer.inner.lock();
-        let item = inner.queue.nth(call.cmd.index as usize).ok_or(EAGAIN)?;
-        item.into()
+        match inner.queue.nth(call.cmd.index as usize) {
+            Some(item) => item.into(),
+            None => return Ok(false),
+        }
     };
     let mut at = Cursor { n: 0, used: 0 };
     let needed = size_in_buf(call, item.kind());
     if needed > call.cmd.buf_size as usize {
-        call.write_taken(1, needed as u32)?;
-        return Err(EMSGSIZE);
+        return Err(too_small(peer, call, needed));
     }
     describe(call, item.kind(), &mut at, false)?;
-    call.write_taken(1, at.used as u32)
+    call.write_taken(1, at.used as u32)?;
+    Ok(true)
 }
 
 /// Writes one item to the caller's memory, and moves the cursor on.
@@ -406,20 +500,25 @@ fn describe_content(
     msg: &mut bus1_msg,
     used: usize,
 ) -> Result<usize> {
-    let layout = Layout::new(call, m, used);
     let place = |at: usize| call.cmd.buf.wrapping_add(at as u64);
+    let mut end = used;
     if let Some(slice) = m.slice() {
         msg.slice = slice.id;
         msg.offset = slice.offset as u64;
     } else {
         let data = m.inline();
-        msg.offset = layout.data as u64;
+        msg.offset = used as u64;
         if !data.is_empty() {
-            UserSlice::new(user::ptr(place(layout.data)), data.len())
+            UserSlice::new(user::ptr(place(used)), data.len())
                 .writer()
                 .write_slice(data)?;
+            end += data.len().next_multiple_of(8);
         }
     }
+    if m.is_plain() {
+        return Ok(end);
+    }
+    let layout = Layout::new(call, m, used);
     if !m.passed().is_empty() {
         msg.n_handles = m.passed().len() as u32;
         if layout.fds != layout.handles {
@@ -467,16 +566,11 @@ fn finish_message(
             peer.wake();
         }
     }
-    let Some(baggage) = m.baggage() else {
-        return if call.cmd.n_msgs == 1 {
-            0
-        } else {
-            Layout::new(call, m, used).end
-        };
-    };
     let layout = Layout::new(call, m, used);
-    if !drops && layout.creds != layout.fds {
-        baggage.install(call.cmd.buf.wrapping_add(layout.fds as u64));
+    if let Some(baggage) = m.baggage() {
+        if !drops && layout.creds != layout.fds {
+            baggage.install(call.cmd.buf.wrapping_add(layout.fds as u64));
+        }
     }
     layout.end
 }

@@ -82,9 +82,20 @@ pub(crate) fn write_s32(addr: u64, value: i32) -> Result {
 #[inline]
 pub(crate) fn write_pair(place: UserPtr, first: u32, second: u32) -> Result {
     // SAFETY: Checks the address itself.
-    kernel::error::to_result(unsafe {
-        abi::bus1_put_pair(place.as_mut_ptr().cast(), first, second)
-    })
+    if unsafe { abi::bus1_put_pair(place.as_mut_ptr().cast(), first, second) } != 0 {
+        return Err(EFAULT);
+    }
+    Ok(())
+}
+
+#[inline]
+pub(crate) fn read_u64(addr: u64) -> Result<u64> {
+    let mut value = 0;
+    // SAFETY: Checks the address itself.
+    if unsafe { abi::bus1_get_u64(&mut value, ptr(addr).as_const_ptr().cast()) } != 0 {
+        return Err(EFAULT);
+    }
+    Ok(value)
 }
 
 pub(crate) fn write_u64(addr: u64, value: u64) -> Result {
@@ -170,19 +181,6 @@ pub(crate) fn read_several<T: kernel::transmute::FromBytes>(
             .read()?])),
         _ => Ok(Several::Many(read_array(addr, n)?)),
     }
-}
-
-/// Reads ids; `n` was checked against its bound.
-#[inline]
-pub(crate) fn read_ids(addr: u64, n: u32) -> Result<Several<u64>> {
-    if n != 1 {
-        return read_several(addr, n as usize);
-    }
-    let mut id = 0;
-    // SAFETY: Checks the address itself.
-    let r = unsafe { abi::bus1_get_u64(&mut id, ptr(addr).as_const_ptr().cast()) };
-    kernel::error::to_result(r)?;
-    Ok(Several::One([id]))
 }
 
 /// Where the payload of a message is in the sender's memory. It may change while it is read: each
