@@ -46,14 +46,17 @@ macro_rules! command {
         impl Command for $t {
             const VER0: usize = $ver0 as usize;
         }
-        // The size of this version, too, is written down in the header.
-        const _: () = assert!(core::mem::size_of::<$t>() == $ver0 as usize);
+        const _: () = assert!(core::mem::size_of::<$t>() >= $ver0 as usize);
     )*};
 }
 
-plain!(bus1_iovec, bus1_pass, bus1_msg, bus1_handle);
+plain!(bus1_iovec, bus1_pass, bus1_msg, bus1_handle, bus1_creds);
 command!(
     bus1_cmd_node: BUS1_CMD_NODE_VER0,
+    bus1_cmd_mint: BUS1_CMD_MINT_VER0,
+    bus1_cmd_export: BUS1_CMD_EXPORT_VER0,
+    bus1_cmd_import: BUS1_CMD_IMPORT_VER0,
+    bus1_cmd_setup: BUS1_CMD_SETUP_VER0,
     bus1_cmd_ids: BUS1_CMD_IDS_VER0,
     bus1_cmd_transfer: BUS1_CMD_TRANSFER_VER0,
     bus1_cmd_send: BUS1_CMD_SEND_VER0,

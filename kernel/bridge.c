@@ -3,6 +3,8 @@
  * The part of bus1 that only C can hold: the device and its file_operations,
  * the wait queue, the memory mapping. It looks at no command: that is Rust.
  */
+#include <linux/anon_inodes.h>
+#include <linux/cred.h>
 #include <linux/file.h>
 #include <linux/fs.h>
 #include <linux/hrtimer.h>
@@ -10,15 +12,20 @@
 #include <linux/miscdevice.h>
 #include <linux/mm.h>
 #include <linux/module.h>
+#include <linux/mutex.h>
+#include <linux/net.h>
+#include <linux/pid.h>
 #include <linux/poll.h>
+#include <linux/refcount.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
+#include <linux/security.h>
+#include <linux/slab.h>
 #include <linux/uaccess.h>
 #include <linux/wait.h>
+#include <net/sock.h>
 
 #include "bridge.h"
-
-static const struct file_operations bus1_fops;
 
 /*
  * A peer keeps its wait queue in its own memory, which lives as long as
@@ -46,7 +53,6 @@ static long bus1_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 	return bus1_peer_ioctl(file->private_data, file->f_flags & O_NONBLOCK,
 			       cmd, arg);
 }
-
 
 static __poll_t bus1_poll(struct file *file, poll_table *table)
 {
@@ -107,9 +113,81 @@ void *bus1_file_peer(struct file *file)
 	return file->f_op == &bus1_fops ? file->private_data : NULL;
 }
 
-struct file *bus1_fget(int fd)
+/* An exported handle: a peer with one handle and no commands (OBJ-12). */
+static __poll_t bus1_export_poll(struct file *file, poll_table *table)
 {
-	return fget(fd);
+	poll_wait(file, bus1_peer_wait(file->private_data), table);
+	return bus1_peer_readable(file->private_data) ? EPOLLHUP : 0;
+}
+
+static const struct file_operations bus1_export_fops = {
+	.owner = THIS_MODULE,
+	.release = bus1_release,
+	.poll = bus1_export_poll,
+	.llseek = noop_llseek,
+};
+
+void *bus1_file_export(struct file *file)
+{
+	return file->f_op == &bus1_export_fops ? file->private_data : NULL;
+}
+
+int bus1_export(void *peer, __s32 *place)
+{
+	struct file *file;
+	int fd;
+
+	fd = get_unused_fd_flags(O_CLOEXEC);
+	if (fd < 0)
+		return fd;
+	if (put_user(fd, (__s32 __user *)place)) {
+		put_unused_fd(fd);
+		return -EFAULT;
+	}
+	file = anon_inode_getfile("[bus1-handle]", &bus1_export_fops, peer,
+				  O_RDONLY);
+	if (IS_ERR(file)) {
+		put_unused_fd(fd);
+		/* As it was. */
+		put_user(0, (__s32 __user *)place);
+		return PTR_ERR(file);
+	}
+	fd_install(fd, file);
+	return 0;
+}
+
+struct file *bus1_fget(int fd, bool path)
+{
+	return path ? fget_raw(fd) : fget(fd);
+}
+
+void bus1_get_file(struct file *file)
+{
+	get_file(file);
+}
+
+bool bus1_file_holds_files(struct file *file)
+{
+	struct socket *sock;
+
+	if (file->f_mode & FMODE_PATH)
+		return false;
+	if (bus1_file_peer(file) || bus1_file_export(file))
+		return true;
+	sock = sock_from_file(file);
+	if (sock)
+		return !sock->sk || sock->sk->sk_family == AF_UNIX;
+	/* io_uring does not tell modules its file_operations, but its name. */
+	return file_inode(file)->i_sb->s_magic == ANON_INODE_FS_MAGIC &&
+	       !strcmp(file->f_path.dentry->d_name.name, "[io_uring]");
+}
+
+void bus1_install(struct file *file, __s32 *place)
+{
+	int fd = receive_fd(file, (int __user *)place, O_CLOEXEC);
+
+	if (fd < 0)
+		put_user(fd, (__s32 __user *)place);
 }
 
 void bus1_fput(struct file *file)
@@ -117,16 +195,97 @@ void bus1_fput(struct file *file)
 	fput(file);
 }
 
+struct bus1_stamp {
+	refcount_t refs;
+	struct pid *pid;
+	struct pid *tid;
+	kuid_t uid;
+	kgid_t gid;
+	u32 label_len;
+	char label[];
+};
+
+struct bus1_stamp *bus1_stamp_new(void)
+{
+	struct lsm_context context = {};
+	struct bus1_stamp *stamp;
+	struct lsm_prop prop;
+	u32 len = 0;
+
+	security_current_getlsmprop_subj(&prop);
+	if (security_lsmprop_to_secctx(&prop, &context, LSM_ID_UNDEF) >= 0 &&
+	    context.context)
+		len = strnlen(context.context, context.len);
+	stamp = kmalloc(struct_size(stamp, label, len), GFP_KERNEL_ACCOUNT);
+	if (stamp) {
+		refcount_set(&stamp->refs, 1);
+		stamp->pid = get_pid(task_tgid(current));
+		stamp->tid = get_pid(task_pid(current));
+		current_euid_egid(&stamp->uid, &stamp->gid);
+		stamp->label_len = len;
+		if (len)
+			memcpy(stamp->label, context.context, len);
+	}
+	if (context.context)
+		security_release_secctx(&context);
+	return stamp;
+}
+
+void bus1_stamp_get(struct bus1_stamp *stamp)
+{
+	refcount_inc(&stamp->refs);
+}
+
+void bus1_stamp_put(struct bus1_stamp *stamp)
+{
+	if (!refcount_dec_and_test(&stamp->refs))
+		return;
+	put_pid(stamp->pid);
+	put_pid(stamp->tid);
+	kfree(stamp);
+}
+
+const char *bus1_stamp_label(const struct bus1_stamp *stamp, __u32 *len)
+{
+	*len = stamp->label_len;
+	return stamp->label;
+}
+
+void bus1_stamp_describe(const struct bus1_stamp *stamp,
+			 struct bus1_creds *creds)
+{
+	struct pid_namespace *pids = task_active_pid_ns(current);
+	struct user_namespace *users = current_user_ns();
+
+	creds->pid = pid_nr_ns(stamp->pid, pids);
+	creds->tid = pid_nr_ns(stamp->tid, pids);
+	creds->uid = from_kuid_munged(users, stamp->uid);
+	creds->gid = from_kgid_munged(users, stamp->gid);
+}
+
+static DEFINE_MUTEX(bus1_sequencer);
+
+int bus1_sequence_begin(void)
+{
+	return mutex_lock_killable(&bus1_sequencer);
+}
+
+void bus1_sequence_end(void)
+{
+	mutex_unlock(&bus1_sequencer);
+}
+
 void bus1_wait_init(struct wait_queue_head *wait)
 {
 	init_waitqueue_head(wait);
 }
 
-void bus1_wake(struct wait_queue_head *wait)
+void bus1_wake(struct wait_queue_head *wait, bool hup)
 {
 	/* Pairs with the barrier in prepare_to_wait_event() and poll_wait(). */
 	if (wq_has_sleeper(wait))
-		wake_up_interruptible_sync_poll(wait, EPOLLIN | EPOLLRDNORM);
+		wake_up_interruptible_sync_poll(wait, hup ? EPOLLHUP :
+						EPOLLIN | EPOLLRDNORM);
 }
 
 int bus1_wait(struct wait_queue_head *wait, void *peer, __u64 deadline)
@@ -161,6 +320,20 @@ int bus1_copy_struct(void *dst, unsigned long ksize, const void *src,
 		     unsigned long usize)
 {
 	return copy_struct_from_user(dst, ksize, (const void __user *)src, usize);
+}
+
+int bus1_put_pair(__u32 *place, __u32 first, __u32 second)
+{
+	u32 both[2] = { first, second };
+	u64 pair;
+
+	memcpy(&pair, both, sizeof(pair));
+	return put_user(pair, (u64 __user *)place);
+}
+
+int bus1_get_u64(__u64 *value, const __u64 *place)
+{
+	return get_user(*value, (const __u64 __user *)place);
 }
 
 int bus1_clear_user(void *dst, unsigned long size)

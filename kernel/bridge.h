@@ -11,6 +11,7 @@
 typedef _Bool bool;
 #endif
 
+struct bus1_stamp;
 struct file;
 struct page;
 struct wait_queue_head;
@@ -30,15 +31,51 @@ enum bus1_stat {
 
 /* The peer of an open file, or NULL if the file is no bus1 peer. */
 void *bus1_file_peer(struct file *file);
-struct file *bus1_fget(int fd);
+/* The same of an exported handle, which is a peer of its own: export.rs. */
+void *bus1_file_export(struct file *file);
+/* An open file, or one of O_PATH if that is asked for; or NULL. */
+struct file *bus1_fget(int fd, bool path);
+void bus1_get_file(struct file *file);
 void bus1_fput(struct file *file);
+/*
+ * Whether a file could hold a reference to what holds it: a bus1 file, an
+ * AF_UNIX socket, an io_uring.
+ */
+bool bus1_file_holds_files(struct file *file);
+/*
+ * Make a descriptor of the current process for a file, close-on-exec, and tell
+ * it at *place. If that fails, tell the negative errno there.
+ */
+void bus1_install(struct file *file, __s32 *place);
+/*
+ * Make a descriptor for an exported handle; it takes the reference to the peer
+ * over, unless it fails. Tells it at *place before it is there for
+ * others. 0 or a negative errno.
+ */
+int bus1_export(void *peer, __s32 *place);
+
+/* Who the current thread is. NULL if out of memory. */
+struct bus1_stamp *bus1_stamp_new(void);
+void bus1_stamp_get(struct bus1_stamp *stamp);
+void bus1_stamp_put(struct bus1_stamp *stamp);
+const char *bus1_stamp_label(const struct bus1_stamp *stamp, __u32 *len);
+/* All of it but the label, as the current thread's namespaces see it. */
+void bus1_stamp_describe(const struct bus1_stamp *stamp,
+			 struct bus1_creds *creds);
+
+/*
+ * Only one at a time is between these (ORD-4). 0, or -EINTR if the caller is
+ * being killed.
+ */
+int bus1_sequence_begin(void);
+void bus1_sequence_end(void);
 
 void bus1_wait_init(struct wait_queue_head *wait);
 /*
  * Wake one receiver and all pollers. Call after the change that makes the
  * peer readable, with no lock held.
  */
-void bus1_wake(struct wait_queue_head *wait);
+void bus1_wake(struct wait_queue_head *wait, bool hup);
 /*
  * Wait, exclusively, until bus1_peer_readable(peer). deadline is absolute, in
  * ns of CLOCK_MONOTONIC; 0 is none, and arms no timer.
@@ -50,6 +87,9 @@ int bus1_wait(struct wait_queue_head *wait, void *peer, __u64 deadline);
 /* Like copy_struct_from_user(): 0, -E2BIG or -EFAULT. */
 int bus1_copy_struct(void *dst, unsigned long ksize, const void *src,
 		     unsigned long usize);
+/* A pair of numbers at once: 0 or -EFAULT. */
+int bus1_put_pair(__u32 *place, __u32 first, __u32 second);
+int bus1_get_u64(__u64 *value, const __u64 *place);
 /* Zero user memory: 0 or -EFAULT. */
 int bus1_clear_user(void *dst, unsigned long size);
 

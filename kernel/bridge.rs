@@ -96,10 +96,42 @@ impl WaitQueue {
         self.head.get().cast()
     }
 
+    /// With `hup`, of what waits for an end.
     #[inline]
-    pub(crate) fn wake(&self) {
+    pub(crate) fn wake(&self, hup: bool) {
         // SAFETY: It was initialised, and lives as long as `self`.
-        unsafe { abi::bus1_wake(self.raw()) }
+        unsafe { abi::bus1_wake(self.raw(), hup) }
+    }
+
+    /// Whether anyone is in it. To be relied on only under a lock that everyone takes, who has
+    /// entered it, before he goes to sleep.
+    #[inline]
+    pub(crate) fn is_active(&self) -> bool {
+        let head = self.head.get();
+        // SAFETY: It was initialised. Only the addresses are compared.
+        unsafe {
+            let first = &raw const (*head).head;
+            (&raw const (*first).next).read_volatile().cast_const() != first
+        }
+    }
+}
+
+/// Held by the one who sends with ORD-4, while he links.
+pub(crate) struct Sequence(());
+
+impl Sequence {
+    /// EINTR if the caller is being killed. No lock may be held.
+    pub(crate) fn begin() -> Result<Self> {
+        // SAFETY: Sleeping is allowed.
+        kernel::error::to_result(unsafe { abi::bus1_sequence_begin() })?;
+        Ok(Self(()))
+    }
+}
+
+impl Drop for Sequence {
+    fn drop(&mut self) {
+        // SAFETY: Begun, by this thread.
+        unsafe { abi::bus1_sequence_end() };
     }
 }
 

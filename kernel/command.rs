@@ -3,6 +3,7 @@
 //! The table of commands, and what C calls: see `bridge.h`.
 
 use crate::abi::{self, Command};
+use crate::export;
 use crate::object;
 use crate::peer::Peer;
 use crate::recv::{self, Call};
@@ -36,6 +37,10 @@ const HANDLE_TRANSFER: u32 = number(W, 4);
 const SEND: u32 = number(W, 5);
 const RECV: u32 = number(RW, 6);
 const PEER_INFO: u32 = number(RW, 7);
+const HANDLE_MINT: u32 = number(RW, 8);
+const HANDLE_EXPORT: u32 = number(RW, 9);
+const HANDLE_IMPORT: u32 = number(RW, 10);
+const PEER_SETUP: u32 = number(W, 11);
 
 /// A command's struct in the caller's memory.
 struct Arg {
@@ -69,7 +74,6 @@ fn run(peer: &Arc<Peer>, nonblock: bool, cmd: u32, arg: Arg) -> Result {
             let mut call = Call {
                 cmd: arg.read(&mut place)?,
                 arg: arg.ptr,
-                size: arg.size,
             };
             recv::recv(peer, &mut call, nonblock)
         }
@@ -80,6 +84,19 @@ fn run(peer: &Arc<Peer>, nonblock: bool, cmd: u32, arg: Arg) -> Result {
             arg.write(cmd)
                 .inspect_err(|_| object::uncreate(peer, cmd.id))
         }
+        HANDLE_MINT => {
+            let mut place = place();
+            let cmd = arg.read(&mut place)?;
+            let is_new = object::mint(peer, cmd)?;
+            arg.write(cmd).inspect_err(|_| {
+                if is_new {
+                    object::uncreate(peer, cmd.id);
+                }
+            })
+        }
+        HANDLE_EXPORT => export::export(peer, arg.read(&mut place())?, arg.ptr),
+        HANDLE_IMPORT => export::import(peer, arg.read(&mut place())?, arg.ptr),
+        PEER_SETUP => object::setup(peer, arg.read(&mut place())?),
         NODE_DESTROY => object::destroy(peer, arg.read(&mut place())?),
         HANDLE_RELEASE => object::release(peer, arg.read(&mut place())?),
         SLICE_RELEASE => object::release_slices(peer, arg.read(&mut place())?),
@@ -107,7 +124,7 @@ unsafe fn borrow<'a>(peer: *mut c_void) -> ArcBorrow<'a, Peer> {
 /// See `bridge.h`.
 #[no_mangle]
 pub(crate) extern "C" fn bus1_peer_open() -> *mut c_void {
-    match Peer::open() {
+    match Peer::open(false) {
         Ok(peer) => Arc::into_raw(peer).cast_mut().cast(),
         Err(_) => core::ptr::null_mut(),
     }

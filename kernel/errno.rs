@@ -16,3 +16,7 @@ pub(crate) fn ehostunreach() -> Error {
 pub(crate) fn emediumtype() -> Error {
     Error::from_errno(-(bindings::EMEDIUMTYPE as i32))
 }
+
+pub(crate) fn eloop() -> Error {
+    Error::from_errno(-(bindings::ELOOP as i32))
+}

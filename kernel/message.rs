@@ -3,11 +3,12 @@
 //! Messages, and what else a receiver finds in its queue.
 
 use crate::abi::{self, bus1_handle};
-use crate::bridge::{Counted, Stat};
-use crate::node::{Handle, HandleRef, Node, NodeRef, Use};
+use crate::baggage::Baggage;
+use crate::bridge::Stat;
+use crate::node::{Grade, Grant, Handle, HandleRef, Node, NodeRef, Use};
 use crate::peer::{Inner, Peer};
 use crate::pool::read_inline;
-use crate::queue::{Commit, Deliver, Item, Ready};
+use crate::queue::{Commit, Deliver, DynItem, Item, Ready, Tag};
 use crate::slices::Slice;
 use crate::user::{Payload, Several};
 use core::cell::UnsafeCell;
@@ -32,7 +33,38 @@ pub(crate) enum Kind<'a> {
     /// The notice that the node is unused.
     Unused(&'a Node),
     #[cfg(CONFIG_KUNIT = "y")]
-    Test(u32),
+    Test(&'a crate::queue::Number),
+}
+
+impl<'a> Kind<'a> {
+    #[inline]
+    pub(crate) fn of(item: &'a DynItem) -> Self {
+        let thin = core::ptr::from_ref(item);
+        match item.tag() {
+            // SAFETY: An item is of the type that its tag names: see `Deliver`.
+            Tag::Message => Self::Message(unsafe { &(*thin.cast::<Item<Message>>()).body }),
+            // SAFETY: As above.
+            Tag::Handle => Self::Dead(unsafe { &(*thin.cast::<Item<Handle>>()).body }),
+            // SAFETY: As above.
+            Tag::Node => Self::Unused(unsafe { &(*thin.cast::<Item<Node>>()).body }),
+            #[cfg(CONFIG_KUNIT = "y")]
+            // SAFETY: As above.
+            Tag::Test => Self::Test(unsafe { &(*thin.cast::<Item<crate::queue::Number>>()).body }),
+        }
+    }
+
+    /// Whether it may be received. With the lock of its home peer held.
+    #[inline]
+    pub(crate) fn ready(self) -> Ready {
+        match self {
+            Self::Message(m) if m.node.is_dead() => Ready::Never,
+            Self::Message(_) => Ready::Yes,
+            Self::Dead(h) => h.ready(),
+            Self::Unused(n) => n.ready(),
+            #[cfg(CONFIG_KUNIT = "y")]
+            Self::Test(t) => t.ready(),
+        }
+    }
 }
 
 /// A handle on its way.
@@ -46,23 +78,25 @@ pub(crate) enum Passed {
 impl Passed {
     /// As user space gets to see it.
     pub(crate) fn describe(&self) -> bus1_handle {
-        let (id, cookie, own, dead) = match self {
-            Self::Handle(h) => (h.id.load(Relaxed), 0, 0, h.is_dead()),
+        let (node, id, cookie, flags, grade, dead) = match self {
+            Self::Handle(h) => {
+                let weak = if h.grade.is_weak() { abi::BUS1_HANDLE_WEAK } else { 0 };
+                (&h.node, h.id.load(Relaxed), 0, weak, h.grade, h.is_dead())
+            }
             Self::Own(u) => {
                 let node = u.node();
-                (
-                    node.id.load(Relaxed),
-                    node.cookie,
-                    abi::BUS1_HANDLE_OWN,
-                    node.is_dead(),
-                )
+                let id = node.id.load(Relaxed);
+                let own = abi::BUS1_HANDLE_OWN;
+                (node, id, node.cookie, own, Grade::OWNER, node.is_gone())
             }
         };
+        let once = if node.is_once { abi::BUS1_HANDLE_ONCE } else { 0 };
+        let dead = if dead { abi::BUS1_HANDLE_DEAD } else { 0 };
         bus1_handle {
             id,
             cookie,
-            flags: own | if dead { abi::BUS1_HANDLE_DEAD } else { 0 },
-            rights: abi::BUS1_RIGHT_SEND | abi::BUS1_RIGHT_TRANSFER,
+            flags: flags | once | dead,
+            rights: grade.rights(),
         }
     }
 }
@@ -84,13 +118,13 @@ impl PassedList {
     }
 
     /// Announces handles to a peer. EHOSTUNREACH if it is closed, EDQUOT if it has too many.
-    pub(crate) fn admit(to: &Arc<Peer>, uses: &[Use]) -> Result<Self> {
+    pub(crate) fn admit(to: &Arc<Peer>, grants: &[Grant]) -> Result<Self> {
         let mut passed = Self {
-            list: Several::new(uses.len())?,
+            list: Several::new(grants.len())?,
             taken: Atomic::new(false),
         };
-        for u in uses {
-            passed.list.push(to.admit(u)?)?;
+        for grant in grants {
+            passed.list.push(to.admit(grant)?)?;
         }
         Ok(passed)
     }
@@ -143,13 +177,14 @@ impl Drop for PassedList {
 
 #[pin_data(PinnedDrop)]
 pub(crate) struct Message {
+    /// Or the facet that it was sent to.
     pub(crate) node: NodeRef,
     /// Written by a [`Draft`] alone.
     written: UnsafeCell<Written>,
     len: u32,
     /// Of the slice, if there is one.
     fate: Atomic<i8>,
-    _counted: Counted,
+    pub(crate) priority: u8,
     /// The first `len` bytes are set, if there is no slice.
     #[pin]
     inline: Opaque<[u8; INLINE]>,
@@ -163,6 +198,7 @@ struct Written {
     /// In the pool of the node's owner. Its id is 0 if the payload is inline.
     slice: Slice,
     passed: PassedList,
+    baggage: Option<KBox<Baggage>>,
 }
 
 /// What becomes of a slice when its message is dropped: it is zeroed and freed; freed, since it was
@@ -179,6 +215,7 @@ unsafe impl Sync for Message {}
 #[pinned_drop]
 impl PinnedDrop for Message {
     fn drop(self: Pin<&mut Self>) {
+        Stat::Messages.add(-1);
         if let Some(slice) = self.slice() {
             let fate = self.fate.load(Relaxed);
             if fate != TAKEN {
@@ -188,18 +225,9 @@ impl PinnedDrop for Message {
     }
 }
 
-impl Deliver for Message {
-    fn ready(&self) -> Ready {
-        if self.node.is_dead() {
-            Ready::Never
-        } else {
-            Ready::Yes
-        }
-    }
-
-    fn kind(&self) -> Kind<'_> {
-        Kind::Message(self)
-    }
+// SAFETY: The one type of that tag.
+unsafe impl Deliver for Message {
+    const TAG: Tag = Tag::Message;
 }
 
 impl Message {
@@ -222,6 +250,11 @@ impl Message {
     #[inline]
     pub(crate) fn passed(&self) -> &PassedList {
         &self.written().passed
+    }
+
+    #[inline]
+    pub(crate) fn baggage(&self) -> Option<&Baggage> {
+        self.written().baggage.as_deref()
     }
 
     #[inline]
@@ -272,21 +305,23 @@ pub(crate) struct Draft(ListArc<Item<Message>>);
 
 impl Draft {
     #[inline]
-    pub(crate) fn new(node: NodeRef, len: usize) -> Result<Self> {
+    pub(crate) fn new(node: NodeRef, len: usize, priority: u8) -> Result<Self> {
         let message = ListArc::pin_init(
             Item::new(try_pin_init!(Message {
                 node,
                 written: UnsafeCell::new(Written {
                     slice: Slice { id: 0, offset: 0 },
                     passed: PassedList::new(),
+                    baggage: None,
                 }),
                 len: len as u32,
                 fate: Atomic::new(UNSENT),
-                _counted: Counted::new(Stat::Messages),
+                priority,
                 inline <- Opaque::ffi_init(|_| ()),
             }? Error)),
             GFP_KERNEL_ACCOUNT,
         )?;
+        Stat::Messages.add(1);
         Ok(Self(message))
     }
 
@@ -318,12 +353,22 @@ impl Draft {
         self.written().passed = passed;
     }
 
-    /// Links the message to its node, which the caller names once more, since the message may be
-    /// gone at once: it is sent. EHOSTUNREACH, EAGAIN.
+    pub(crate) fn set_baggage(&mut self, baggage: KBox<Baggage>) {
+        self.written().baggage = Some(baggage);
+    }
+
+    pub(crate) fn node(&self) -> &NodeRef {
+        &self.0.node
+    }
+
+    /// Links the message to its node: it is sent. Returns who is to be woken. EHOSTUNREACH, EAGAIN.
     #[inline]
-    pub(crate) fn link(self, node: &NodeRef, commit: Option<&Arc<Commit>>) -> Result {
-        self.0.set_sent(true);
-        node.owner.link(node, self.0, commit)
+    pub(crate) fn link(self, commit: Option<&Arc<Commit>>) -> Result<Option<Arc<Peer>>> {
+        let message = self.0;
+        let owner = Arc::as_ptr(&message.node.owner);
+        // SAFETY: The message keeps its node, and that its owner. Once it is linked it may be
+        // gone, but not before the lock is given back, and that is the last we do with the owner.
+        unsafe { (*owner).link(message, commit) }
     }
 
     /// For [`Message`]s of a multicast: to settle, or to take back.

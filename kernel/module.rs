@@ -9,9 +9,9 @@
 //! |---|---|
 //! | `abi`, `bridge`, `errno`, `user` | the structs of user space, the C side, copying from and to user memory |
 //! | `ids`, `slices`, `queue` | containers that know nothing of peers: ids, the pool's allocator, the order |
-//! | `pool` | the pages of a pool |
-//! | `node`, `message`, `peer` | the objects, and the peer that ties them together |
-//! | `object`, `send`, `recv` | the commands |
+//! | `pool`, `baggage` | the pages of a pool; files and stamps |
+//! | `node`, `message`, `peer`, `moving` | the objects, the peer that ties them together, counts on their way out |
+//! | `object`, `export`, `send`, `recv` | the commands |
 //! | `command` | the table of commands, and the entry points that C calls |
 //!
 //! # Locks
@@ -22,11 +22,14 @@
 //! dropped that could be the last of a message or handle: their ends take locks of other peers.
 
 mod abi;
+mod baggage;
 mod bridge;
 mod command;
 mod errno;
+mod export;
 mod ids;
 mod message;
+mod moving;
 mod node;
 mod object;
 mod peer;

@@ -2,6 +2,12 @@
 
 //! Nodes, handles, and the notices between their owners and holders.
 //!
+//! # Facets
+//!
+//! A facet is a [`Node`] of its own with a badge, based on the node that it is a facet of: handles,
+//! users and death are those of any node, and so a badge is known apart, and revoked, without
+//! further means. What is sent to it arrives as sent to its base. It is dead if its base is.
+//!
 //! # Who keeps whom
 //!
 //! A peer's table of ids keeps its nodes and its handles. A handle keeps its node; a node keeps its
@@ -16,20 +22,23 @@
 //!
 //! # Users
 //!
-//! `Node::users` counts the handles that exist, plus each [`Use`]: a send that has looked the node
-//! up, or a message that carries a node home to its owner. When it drops to 0 the owner is told,
-//! but only if the node was really passed on since it was told last: a send that fails is no use.
-//! Only the owner can raise it from 0, under its own lock, so that with the lock held 0 is final.
+//! `Node::users` counts the strong handles that exist, plus each strong [`Use`]: a send that has
+//! looked the node up, or a message that carries a node home to its owner. When it drops to 0 the
+//! owner is told, but only if the node was really passed on since it was told last: a send that
+//! fails is no use. It is raised from 0 only under the owner's lock, by the owner or by who makes
+//! a weak handle strong, so that with the lock held 0 is final. A facet with users is itself one user
+//! of its base.
 //!
 //! # Notices
 //!
 //! The notice of a node's death is the handle itself, linked into its holder's queue; that a node is
 //! unused is told by the node itself, in its owner's queue. So a notice needs no memory.
 
+use crate::abi;
 use crate::bridge::{Counted, Stat};
-use crate::message::Kind;
+use crate::errno::ehostunreach;
 use crate::peer::{Inner, Peer};
-use crate::queue::{Commit, Deliver, Entry, Item, Ready};
+use crate::queue::{Commit, Deliver, Entry, Item, Ready, Tag};
 use core::mem;
 use kernel::list::{
     impl_list_arc_safe, impl_list_item, AtomicTracker, List, ListArc, ListLinks, TryNewListArc,
@@ -42,6 +51,52 @@ pub(crate) type NodeRef = Arc<Item<Node>>;
 pub(crate) type HandleRef = Arc<Item<Handle>>;
 pub(crate) type HandleList = List<Item<Handle>, 2>;
 
+/// What a handle is good for: its rights, and whether it is weak. Part of its identity (OBJ-4).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Grade(u32);
+
+impl Grade {
+    const RIGHTS: u32 = abi::BUS1_RIGHT_SEND | abi::BUS1_RIGHT_TRANSFER;
+    const WEAK: u32 = 1 << 31;
+    /// Of who owns the node.
+    pub(crate) const OWNER: Self = Self(Self::RIGHTS);
+
+    /// Whether these are rights at all.
+    pub(crate) fn are_rights(rights: u32) -> bool {
+        rights & !Self::RIGHTS == 0
+    }
+
+    pub(crate) fn without(self, rights: u32) -> Self {
+        Self(self.0 & !rights)
+    }
+
+    pub(crate) fn weak(self) -> Self {
+        Self(self.0 | Self::WEAK)
+    }
+
+    pub(crate) fn strong(self) -> Self {
+        Self(self.0 & !Self::WEAK)
+    }
+
+    pub(crate) fn is_weak(self) -> bool {
+        self.0 & Self::WEAK != 0
+    }
+
+    pub(crate) fn rights(self) -> u32 {
+        self.0 & Self::RIGHTS
+    }
+
+    /// A strong handle that may send.
+    #[inline]
+    pub(crate) fn sends(self) -> bool {
+        self.0 & (Self::WEAK | abi::BUS1_RIGHT_SEND) == abi::BUS1_RIGHT_SEND
+    }
+
+    pub(crate) fn may_pass(self) -> bool {
+        self.0 & abi::BUS1_RIGHT_TRANSFER != 0
+    }
+}
+
 /// Who is to be told of the death of a node.
 pub(crate) struct Holders {
     /// Set when the node dies: the list is then the destroyer's alone.
@@ -53,6 +108,20 @@ pub(crate) struct Holders {
 pub(crate) struct Node {
     pub(crate) owner: Arc<Peer>,
     pub(crate) cookie: u64,
+    /// Of a facet, or 0.
+    pub(crate) badge: u64,
+    /// If it is a facet.
+    pub(crate) base: Option<NodeRef>,
+    /// Messages to it are stamped with their sender.
+    pub(crate) wants_creds: bool,
+    /// It carries one message.
+    pub(crate) is_once: bool,
+    /// Neither of both, nor its base.
+    pub(crate) is_plain: bool,
+    /// It has carried that, or is about to. Under the owner's lock.
+    spent: Atomic<bool>,
+    /// It is counted as a user of its base. Likewise.
+    holds_base: Atomic<bool>,
     /// Set once, when the node gets into the owner's table.
     pub(crate) id: Atomic<u64>,
     /// See the head of this file.
@@ -76,12 +145,15 @@ pub(crate) struct Node {
 pub(crate) struct Handle {
     pub(crate) peer: Arc<Peer>,
     pub(crate) node: NodeRef,
+    pub(crate) grade: Grade,
     /// Set once, when the handle gets into the peer's table.
     pub(crate) id: Atomic<u64>,
     /// What user space has received and not released. Written under the peer's lock.
     count: Atomic<u64>,
     /// Deliveries on their way. Likewise.
     coming: Atomic<u64>,
+    /// Counts on their way out: they come back if what moves them fails. Likewise.
+    moving: Atomic<u64>,
     /// User space has seen the id. Likewise.
     named: Atomic<bool>,
     /// How many receivers have it in their hand: a message that brings it, or its notice. Likewise.
@@ -105,42 +177,46 @@ impl_list_item! {
     impl ListItem<2> for Item<Handle> { using ListLinks { self.body.links }; }
 }
 
-impl Deliver for Node {
-    fn ready(&self) -> Ready {
-        if self.users.load(Relaxed) == 0 {
-            Ready::Yes
-        } else {
-            // Someone tries to pass it on: then the notice is withdrawn, or else it stands.
-            Ready::NotYet
-        }
-    }
-
-    fn kind(&self) -> Kind<'_> {
-        Kind::Unused(self)
-    }
+// SAFETY: The one type of that tag.
+unsafe impl Deliver for Node {
+    const TAG: Tag = Tag::Node;
 }
 
-impl Deliver for Handle {
-    fn ready(&self) -> Ready {
-        if self.count.load(Relaxed) > 0 {
-            Ready::Yes
-        } else {
-            // The message that brings the handle is on its way, and comes first.
-            Ready::NotYet
-        }
-    }
-
-    fn kind(&self) -> Kind<'_> {
-        Kind::Dead(self)
-    }
+// SAFETY: The one type of that tag.
+unsafe impl Deliver for Handle {
+    const TAG: Tag = Tag::Handle;
 }
 
 impl Node {
-    pub(crate) fn new(owner: Arc<Peer>, cookie: u64) -> Result<NodeRef> {
+    pub(crate) fn new(owner: Arc<Peer>, cookie: u64, wants_creds: bool) -> Result<NodeRef> {
+        Self::alloc(owner, cookie, 0, None, wants_creds, false)
+    }
+
+    pub(crate) fn new_facet(base: NodeRef, badge: u64, is_once: bool) -> Result<NodeRef> {
+        let owner = base.owner.clone();
+        Self::alloc(owner, base.cookie, badge, Some(base), false, is_once)
+    }
+
+    fn alloc(
+        owner: Arc<Peer>,
+        cookie: u64,
+        badge: u64,
+        base: Option<NodeRef>,
+        wants_creds: bool,
+        is_once: bool,
+    ) -> Result<NodeRef> {
+        let is_plain = !is_once && !base.as_ref().map_or(wants_creds, |b| b.wants_creds);
         Arc::pin_init(
             Item::new(try_pin_init!(Self {
                 owner,
                 cookie,
+                badge,
+                base,
+                wants_creds,
+                is_once,
+                is_plain,
+                spent: Atomic::new(false),
+                holds_base: Atomic::new(false),
                 id: Atomic::new(0),
                 users: Atomic::new(0),
                 dead: Atomic::new(false),
@@ -154,8 +230,77 @@ impl Node {
         )
     }
 
+    /// Of the notice that the node is unused.
+    pub(crate) fn ready(&self) -> Ready {
+        if self.is_dead() {
+            Ready::Never
+        } else if self.users.load(Relaxed) == 0 {
+            Ready::Yes
+        } else {
+            // Someone tries to pass it on: then the notice is withdrawn, or else it stands.
+            Ready::NotYet
+        }
+    }
+
+    /// The node that this is a facet of, or itself.
+    #[inline]
+    pub(crate) fn root(&self) -> &Self {
+        match &self.base {
+            Some(base) => base,
+            None => self,
+        }
+    }
+
+    /// Nobody can send to it any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.is_dead() || (self.is_once && self.spent.load(Relaxed))
+    }
+
+    /// Nothing is delivered through it any more.
+    #[inline]
     pub(crate) fn is_dead(&self) -> bool {
+        self.dead.load(Relaxed) || self.base.as_ref().is_some_and(|b| b.dead.load(Relaxed))
+    }
+
+    /// It was itself marked dead, and is out of its owner's table or about to be.
+    pub(crate) fn is_condemned(&self, _owner: &mut Inner) -> bool {
         self.dead.load(Relaxed)
+    }
+
+    /// A message can not be linked to it.
+    #[inline]
+    pub(crate) fn refuses(&self, _owner: &mut Inner) -> bool {
+        self.is_gone()
+    }
+
+    /// A one-shot facet carries its message, or that is taken back.
+    pub(crate) fn set_spent(&self, _owner: &mut Inner, spent: bool) {
+        self.spent.store(spent, Relaxed);
+    }
+
+    /// It gets a user. Only with the owner's lock held can that be the first one.
+    fn add_user(&self) {
+        if self.users.fetch_add(1, Relaxed) != 0 {
+            return;
+        }
+        if let Some(base) = &self.base {
+            if !self.holds_base.load(Relaxed) && !self.dead.load(Relaxed) {
+                self.holds_base.store(true, Relaxed);
+                base.users.add(1, Relaxed);
+            }
+        }
+    }
+
+    /// It is no user of its base any more. True if the base has none then.
+    fn leave_base(&self, _owner: &mut Inner) -> bool {
+        let Some(base) = &self.base else {
+            return false;
+        };
+        if !self.holds_base.load(Relaxed) {
+            return false;
+        }
+        self.holds_base.store(false, Relaxed);
+        base.users.fetch_sub(1, Full) == 1
     }
 
     /// Of the notice that is received.
@@ -172,6 +317,14 @@ impl Node {
 /// Marks a node dead, or takes that back in the same section under the lock.
 pub(crate) fn mark_dead(node: &Node, _owner: &mut Inner, dead: bool) {
     node.dead.store(dead, Relaxed);
+}
+
+/// After a facet was marked dead for good: its base may be unused. True if the owner is to be woken.
+pub(crate) fn detach(facet: &Node, owner: &mut Inner, commit: Option<&Arc<Commit>>) -> bool {
+    match &facet.base {
+        Some(base) if facet.leave_base(owner) => tell_unused(base, owner, commit),
+        _ => false,
+    }
 }
 
 /// Tells all holders of a dead node. With a commit flag, they are collected in `told`, to be
@@ -222,32 +375,106 @@ pub(crate) fn settle_told(told: &mut HandleList) {
     }
 }
 
-/// A use of a node by a send or a message: see the head of this file. Not to be dropped under a
-/// lock.
-pub(crate) struct Use(NodeRef);
+/// A use of a node by a send or a message: see the head of this file. One for a weak handle is no
+/// user. Not to be dropped under a lock.
+pub(crate) struct Use {
+    node: NodeRef,
+    weak: bool,
+}
 
 impl Use {
-    /// By the owner, with its lock held, or by a holder, with the lock of its peer held.
+    /// By the owner, with its lock held, or by who has a strong handle, with the lock of its peer
+    /// held.
     pub(crate) fn new(node: &NodeRef, _holder: &mut Inner) -> Self {
-        node.users.add(1, Relaxed);
-        Self(node.clone())
+        node.add_user();
+        Self {
+            node: node.clone(),
+            weak: false,
+        }
+    }
+
+    pub(crate) fn weak(node: &NodeRef) -> Self {
+        Self {
+            node: node.clone(),
+            weak: true,
+        }
     }
 
     pub(crate) fn clone_use(&self) -> Self {
-        self.0.users.add(1, Relaxed);
-        Self(self.0.clone())
+        if !self.weak {
+            self.node.add_user();
+        }
+        Self {
+            node: self.node.clone(),
+            weak: self.weak,
+        }
+    }
+
+    /// Becomes a user. EHOSTUNREACH if the node is dead. No lock may be held.
+    fn strengthen(&mut self) -> Result {
+        if !self.weak {
+            return Ok(());
+        }
+        let node = &self.node;
+        let owner = node.owner.inner.lock();
+        if owner.closed || node.is_dead() {
+            return Err(ehostunreach());
+        }
+        node.add_user();
+        self.weak = false;
+        Ok(())
     }
 
     pub(crate) fn node(&self) -> &NodeRef {
-        &self.0
+        &self.node
     }
 }
 
 impl Drop for Use {
     fn drop(&mut self) {
-        if let Some(notice) = put_user(&self.0, None) {
+        if self.weak {
+            return;
+        }
+        if let Some(notice) = put_user(&self.node, None) {
             notice.wake();
         }
+    }
+}
+
+/// What is passed on to another peer. Not to be dropped under a lock.
+pub(crate) struct Grant {
+    pub(crate) user: Use,
+    pub(crate) grade: Grade,
+}
+
+impl Grant {
+    pub(crate) fn node(&self) -> &NodeRef {
+        &self.user.node
+    }
+
+    /// Makes it weak.
+    pub(crate) fn weaken(self) -> Self {
+        Self {
+            user: Use::weak(self.node()),
+            grade: self.grade.weak(),
+        }
+    }
+
+    /// After it was passed on: the owner's books. No lock may be held.
+    pub(crate) fn note_passed(&self) {
+        let node = self.node();
+        if !self.user.weak {
+            let overtaken = note_passed(node, &mut node.owner.inner.lock());
+            drop(overtaken);
+        }
+    }
+
+    /// Makes it strong: to be [noted](Self::note_passed) when it was passed on. EHOSTUNREACH if it was
+    /// weak and its node is dead.
+    pub(crate) fn strengthen(&mut self) -> Result {
+        self.user.strengthen()?;
+        self.grade = self.grade.strong();
+        Ok(())
     }
 }
 
@@ -257,7 +484,11 @@ pub(crate) struct Told(NodeRef);
 
 impl Told {
     pub(crate) fn settle(&self) {
-        self.0.owner.inner.lock().queue.settle(&*self.0);
+        let mut owner = self.0.owner.inner.lock();
+        owner.queue.settle(&*self.0);
+        if let Some(base) = &self.0.base {
+            owner.queue.settle(&**base);
+        }
     }
 
     pub(crate) fn wake(&self) {
@@ -265,14 +496,18 @@ impl Told {
     }
 }
 
-/// Takes one user away; tells the owner if it was the last. No lock may be held.
+/// Takes one user away; tells the owner if it was the last, and if the base has none then. No
+/// lock may be held.
 fn put_user(node: &NodeRef, commit: Option<&Arc<Commit>>) -> Option<Told> {
     // Full: what the user did before comes before what the owner does on seeing 0.
     if node.users.fetch_sub(1, Full) != 1 {
         return None;
     }
     let mut owner = node.owner.inner.lock();
-    let tells = tell_unused(node, &mut owner, commit);
+    let mut tells = tell_unused(node, &mut owner, commit);
+    if node.users.load(Relaxed) == 0 {
+        tells |= detach(node, &mut owner, commit);
+    }
     drop(owner);
     tells.then(|| Told(node.clone()))
 }
@@ -281,7 +516,7 @@ fn put_user(node: &NodeRef, commit: Option<&Arc<Commit>>) -> Option<Told> {
 /// the node on. True if the owner is to be woken: also where the notice stood already and a send
 /// that did not come to pass had hidden it.
 pub(crate) fn tell_unused(node: &NodeRef, owner: &mut Inner, commit: Option<&Arc<Commit>>) -> bool {
-    if owner.closed || node.is_dead() || node.users.load(Relaxed) != 0 {
+    if owner.closed || node.users.load(Relaxed) != 0 || node.refuses(owner) {
         return false;
     }
     if !node.in_use.load(Relaxed) {
@@ -291,19 +526,31 @@ pub(crate) fn tell_unused(node: &NodeRef, owner: &mut Inner, commit: Option<&Arc
     if let Ok(entry) = ListArc::try_from_arc(node.clone()) {
         node.in_use.store(false, Relaxed);
         node.told.store(node.seq.load(Relaxed), Relaxed);
-        owner.queue.push(entry as Entry, commit);
+        push_notice(owner, entry as Entry, commit);
     }
     true
 }
 
-/// The owner has passed the node on: withdraws a notice that was not yet received.
-pub(crate) fn note_passed(node: &NodeRef, owner: &mut Inner) -> Option<Entry> {
-    if node.in_use.load(Relaxed) {
-        return None;
+/// Notices have the lowest priority.
+fn push_notice(peer: &mut Inner, notice: Entry, commit: Option<&Arc<Commit>>) {
+    match commit {
+        Some(commit) => peer.queue.push_pending(notice, 0, commit),
+        None => peer.queue.push(notice, 0),
     }
-    node.in_use.store(true, Relaxed);
-    node.seq.store(node.seq.load(Relaxed) + 1, Relaxed);
-    owner.queue.remove(&**node)
+}
+
+/// The owner has passed the node on: withdraws the notices, of the node and its base, that were not
+/// yet received.
+pub(crate) fn note_passed(node: &NodeRef, owner: &mut Inner) -> (Option<Entry>, Option<Entry>) {
+    let mut note = |node: &NodeRef| {
+        if node.in_use.load(Relaxed) {
+            return None;
+        }
+        node.in_use.store(true, Relaxed);
+        node.seq.store(node.seq.load(Relaxed) + 1, Relaxed);
+        owner.queue.remove(&**node)
+    };
+    (note(node), node.base.as_ref().and_then(note))
 }
 
 /// Whether a notice in a receiver's hand has been overtaken by a new use.
@@ -312,14 +559,20 @@ pub(crate) fn is_overtaken(node: &Node, _owner: &mut Inner) -> bool {
 }
 
 impl Handle {
-    pub(crate) fn new(peer: Arc<Peer>, node: NodeRef) -> Result<ListArc<Item<Handle>, 2>> {
+    pub(crate) fn new(
+        peer: Arc<Peer>,
+        node: NodeRef,
+        grade: Grade,
+    ) -> Result<ListArc<Item<Handle>, 2>> {
         ListArc::pin_init(
             Item::new(try_pin_init!(Self {
                 peer,
                 node,
+                grade,
                 id: Atomic::new(0),
                 count: Atomic::new(0),
                 coming: Atomic::new(0),
+                moving: Atomic::new(0),
                 named: Atomic::new(false),
                 in_hand: Atomic::new(0),
                 dead: Atomic::new(false),
@@ -331,8 +584,39 @@ impl Handle {
         )
     }
 
+    /// Of the notice that its node died.
+    pub(crate) fn ready(&self) -> Ready {
+        if self.count.load(Relaxed) > 0 {
+            Ready::Yes
+        } else {
+            // The message that brings the handle is on its way, and comes first; or the last count
+            // is moving.
+            Ready::NotYet
+        }
+    }
+
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Relaxed)
+    }
+
+    /// User space has it, though its counts may be moving.
+    #[inline]
+    pub(crate) fn is_held(&self) -> bool {
+        self.count.load(Relaxed) > 0 || self.moving.load(Relaxed) > 0
+    }
+
+    /// A count starts to move.
+    pub(crate) fn start_move(&self, peer: &mut Inner) {
+        self.add_count(-1, peer);
+        self.moving.store(self.moving.load(Relaxed) + 1, Relaxed);
+    }
+
+    /// It has moved, and the handle is to be retired if it is idle; or it has not.
+    pub(crate) fn end_move(&self, peer: &mut Inner, moved: bool) {
+        self.moving.store(self.moving.load(Relaxed) - 1, Relaxed);
+        if !moved {
+            self.add_count(1, peer);
+        }
     }
 
     pub(crate) fn is_dead(&self) -> bool {
@@ -356,7 +640,7 @@ impl Handle {
     /// User space has released the handle, but more is on its way, and no receiver has the old id in
     /// its hand: what comes is to come under a new id.
     pub(crate) fn wants_new_id(&self) -> bool {
-        self.named.load(Relaxed) && self.count.load(Relaxed) == 0 && self.in_hand.load(Relaxed) == 0
+        self.named.load(Relaxed) && !self.is_held() && self.in_hand.load(Relaxed) == 0
     }
 
     /// The handle starts anew, under another id; its notice, too.
@@ -365,7 +649,7 @@ impl Handle {
         this.named.store(false, Relaxed);
         if this.is_dead() {
             if let Ok(entry) = ListArc::try_from_arc(this.clone()) {
-                peer.queue.push(entry as Entry, None);
+                push_notice(peer, entry as Entry, None);
             }
         }
     }
@@ -376,7 +660,7 @@ impl Handle {
     }
 
     pub(crate) fn is_idle(&self) -> bool {
-        self.count.load(Relaxed) == 0 && self.coming.load(Relaxed) == 0
+        !self.is_held() && self.coming.load(Relaxed) == 0
     }
 
     /// Links the notice of death into the holder's queue, once.
@@ -386,7 +670,7 @@ impl Handle {
         }
         this.dead.store(true, Relaxed);
         if let Ok(entry) = ListArc::try_from_arc(this.clone()) {
-            peer.queue.push(entry as Entry, commit);
+            push_notice(peer, entry as Entry, commit);
         }
     }
 
@@ -394,7 +678,9 @@ impl Handle {
     /// is in its peer's table, whose lock is held.
     pub(crate) fn hold(this: ListArc<Item<Handle>, 2>, peer: &mut Inner) {
         let node = this.node.clone();
-        node.users.add(1, Relaxed);
+        if !this.grade.is_weak() {
+            node.add_user();
+        }
         let mut holders = node.holders.lock();
         if !holders.closed {
             holders.list.push_back(this);
@@ -437,6 +723,9 @@ impl Retired {
         };
         drop(holders);
         drop(links);
+        if handle.grade.is_weak() {
+            return None;
+        }
         put_user(&handle.node, commit)
     }
 }

@@ -2,19 +2,25 @@
 
 //! The commands on nodes, handles and slices, but for sending and receiving.
 
-use crate::abi::{self, bus1_cmd_ids, bus1_cmd_info, bus1_cmd_node, bus1_cmd_transfer};
+use crate::abi::{
+    self, bus1_cmd_ids, bus1_cmd_info, bus1_cmd_mint, bus1_cmd_node, bus1_cmd_setup,
+    bus1_cmd_transfer,
+};
+use crate::baggage::FileRef;
 use crate::errno::emediumtype;
 use crate::message::{Passed, PassedList, INLINE};
 use crate::node::{
-    mark_dead, note_passed, settle_told, take_holder, tell, tell_holders, HandleList, HandleRef,
-    Node, NodeRef, Retired, Told, Use,
+    detach, mark_dead, note_passed, settle_told, take_holder, tell, tell_holders, Grade, Grant,
+    HandleList, Node, NodeRef,
 };
 use crate::peer::{Inner, Object, Peer};
-use crate::queue::{Commit, Entry};
+use crate::moving::Moving;
+use crate::queue::{Commit, Items};
 use crate::user::{read_several, write_u64, Several};
 use core::ptr::NonNull;
 use kernel::list::List;
 use kernel::prelude::*;
+use kernel::sync::atomic::ordering::Relaxed;
 use kernel::sync::{Arc, ArcBorrow};
 
 /// How many items of the queue a destroy looks through for messages that it has made void; those
@@ -22,15 +28,41 @@ use kernel::sync::{Arc, ArcBorrow};
 const PRUNE: usize = 1024;
 
 pub(crate) fn create(peer: &Arc<Peer>, cmd: &mut bus1_cmd_node) -> Result {
-    if cmd.flags != 0 || cmd.id != 0 {
+    let creds = u64::from(abi::BUS1_NODE_CREDS);
+    if cmd.flags & !creds != 0 || cmd.id != 0 {
         return Err(EINVAL);
     }
-    let node = Node::new(peer.clone(), cmd.cookie)?;
+    let node = Node::new(peer.clone(), cmd.cookie, cmd.flags & creds != 0)?;
     cmd.id = peer.insert_node(node)?;
     Ok(())
 }
 
-/// Takes back [`create`]: the caller could not be told the id.
+/// Returns whether there is a new facet.
+pub(crate) fn mint(peer: &Arc<Peer>, cmd: &mut bus1_cmd_mint) -> Result<bool> {
+    let once = cmd.flags & u64::from(abi::BUS1_MINT_ONCE) != 0;
+    if cmd.flags & !u64::from(abi::BUS1_MINT_ONCE) != 0 || cmd.id != 0 {
+        return Err(EINVAL);
+    }
+    if cmd.badge == 0 && !once {
+        return Err(EINVAL);
+    }
+    let (id, is_new) = peer.mint(cmd.node, cmd.badge, once)?;
+    cmd.id = id;
+    Ok(is_new)
+}
+
+pub(crate) fn setup(peer: &Arc<Peer>, cmd: &bus1_cmd_setup) -> Result {
+    let by_priority = u64::from(abi::BUS1_PEER_PRIORITY);
+    if cmd.flags & !by_priority != 0 {
+        return Err(EINVAL);
+    }
+    let _inner = peer.inner.lock();
+    peer.by_priority
+        .store(cmd.flags & by_priority != 0, Relaxed);
+    Ok(())
+}
+
+/// Takes back [`create`] and [`mint`]: the caller could not be told the id.
 pub(crate) fn uncreate(peer: &Arc<Peer>, id: u64) {
     let _ = destroy_ids(peer, &[id], 0);
 }
@@ -54,12 +86,18 @@ pub(crate) fn destroy(peer: &Arc<Peer>, cmd: &bus1_cmd_ids) -> Result {
 fn condemn(inner: &mut Inner, id: u64, flags: u64) -> Result<NodeRef> {
     let node = match inner.ids.get(id) {
         Some(Object::Node(node)) => node.clone(),
-        Some(Object::Handle(handle)) if handle.count() > 0 => return Err(EPERM),
+        Some(Object::Handle(handle)) if handle.is_held() => return Err(EPERM),
         _ => return Err(ENXIO),
     };
-    // Dead nodes are not in the table: it stands in the array twice.
-    if node.is_dead() {
+    // What is condemned leaves the table in the same section: it stands in the array twice.
+    if node.is_condemned(inner) {
         return Err(EINVAL);
+    }
+    // But facets follow their base, unless that is in the array.
+    if let Some(base) = &node.base {
+        if base.is_condemned(inner) && inner.ids.get(base.id.load(Relaxed)).is_none() {
+            return Err(ENXIO);
+        }
     }
     if flags & u64::from(abi::BUS1_DESTROY_UNUSED) != 0 && !node.is_unused(inner) {
         return Err(EBUSY);
@@ -68,22 +106,31 @@ fn condemn(inner: &mut Inner, id: u64, flags: u64) -> Result<NodeRef> {
     Ok(node)
 }
 
+/// A condemned node leaves its owner's table, with the notice that it is unused.
+fn remove(node: &NodeRef, inner: &mut Inner, garbage: &mut Items) {
+    // The table's references are not the last ones: the caller has another.
+    if node.base.is_some() {
+        drop(inner.remove_facet(node));
+    } else if inner.ids.remove(node.id.load(Relaxed)).is_some() {
+        inner.nodes -= 1;
+    }
+    if let Some(notice) = inner.queue.remove(&**node) {
+        garbage.push_back(notice);
+    }
+}
+
 /// Destroys one node that nobody holds, or only one peer: then no flag is needed to tell all at one
-/// instant, and nothing is allocated. False if there are more.
+/// instant, and nothing is allocated. False if it is not that simple.
 fn destroy_one(peer: &Arc<Peer>, id: u64, flags: u64) -> Result<bool> {
     let mut garbage = List::new();
     let mut inner = peer.inner.lock();
     let node = condemn(&mut inner, id, flags)?;
-    let Some(holders) = take_holder(&node) else {
+    let is_alone = node.base.is_none() && !inner.has_facets(&node);
+    let Some(holders) = is_alone.then(|| take_holder(&node)).flatten() else {
         mark_dead(&node, &mut inner, false);
         return Ok(false);
     };
-    // The table's reference is not the last one.
-    drop(inner.ids.remove(id));
-    if let Some(notice) = inner.queue.remove(&*node) {
-        garbage.push_back(notice);
-    }
-    inner.nodes -= 1;
+    remove(&node, &mut inner, &mut garbage);
     inner.queue.prune(&mut garbage, PRUNE);
     drop(inner);
     tell(holders, None, &mut HandleList::new());
@@ -115,25 +162,66 @@ fn destroy_ids(peer: &Arc<Peer>, ids: &[u64], flags: u64) -> Result {
         }
     }
     // Nothing fails from here on.
-    for (id, node) in ids.iter().zip(&nodes) {
-        // The table's reference is not the last one: `nodes` has another.
-        drop(inner.ids.remove(*id));
-        if let Some(notice) = inner.queue.remove(&**node) {
-            garbage.push_back(notice);
-        }
+    for node in &nodes {
+        remove(node, &mut inner, &mut garbage);
     }
-    inner.nodes -= nodes.len();
+    let mut is_told = false;
+    for facet in nodes.iter().filter(|node| node.base.is_some()) {
+        is_told |= detach(facet, &mut inner, Some(&commit));
+    }
     inner.queue.prune(&mut garbage, PRUNE);
     drop(inner);
 
     let mut told = HandleList::new();
     for node in &nodes {
+        if node.base.is_none() {
+            tell_facets(peer, node, &commit, &mut told);
+        }
         tell_holders(node, Some(&commit), &mut told);
     }
     commit.set();
     settle_told(&mut told);
+    if is_told {
+        for node in &nodes {
+            if let Some(base) = &node.base {
+                peer.inner.lock().queue.settle(&**base);
+            }
+        }
+        peer.wake();
+    }
     peer.drop_items(garbage);
     Ok(())
+}
+
+/// The facets of a dead node follow it.
+fn tell_facets(peer: &Peer, base: &NodeRef, commit: &Arc<Commit>, told: &mut HandleList) {
+    loop {
+        let mut garbage = List::new();
+        let mut inner = peer.inner.lock();
+        let Some(facet) = inner.facet_of(base) else {
+            break;
+        };
+        mark_dead(&facet, &mut inner, true);
+        remove(&facet, &mut inner, &mut garbage);
+        drop(inner);
+        drop(garbage);
+        tell_holders(&facet, Some(commit), told);
+    }
+}
+
+/// A one-shot facet has carried its message.
+pub(crate) fn finish_spent(facet: &NodeRef) {
+    let owner = &facet.owner;
+    let mut garbage = List::new();
+    let mut inner = owner.inner.lock();
+    remove(facet, &mut inner, &mut garbage);
+    let is_told = detach(facet, &mut inner, None);
+    drop(inner);
+    drop(garbage);
+    if is_told {
+        owner.wake();
+    }
+    tell_holders(facet, None, &mut HandleList::new());
 }
 
 pub(crate) fn release(peer: &Arc<Peer>, cmd: &bus1_cmd_ids) -> Result {
@@ -147,56 +235,7 @@ pub(crate) fn release(peer: &Arc<Peer>, cmd: &bus1_cmd_ids) -> Result {
         drop(retired);
         return Ok(());
     }
-    release_many(peer, &ids)
-}
-
-/// Takes one count away per id, all or none. The handles that are then gone are pushed to `retired`,
-/// which has room for all.
-fn take_counts(peer: &Arc<Peer>, ids: &[u64], retired: &mut KVVec<Retired>) -> Result {
-    let mut handles: KVVec<HandleRef> = KVVec::with_capacity(ids.len(), GFP_KERNEL_ACCOUNT)?;
-
-    let mut inner = peer.inner.lock();
-    for id in ids {
-        match inner.handle(*id) {
-            Ok(handle) => {
-                handle.add_count(-1, &mut inner);
-                handles.push_within_capacity(handle)?;
-            }
-            Err(e) => {
-                for handle in &handles {
-                    handle.add_count(1, &mut inner);
-                }
-                drop(inner);
-                return Err(e);
-            }
-        }
-    }
-    for handle in &handles {
-        // A handle that stands in the array twice is in the table only the first time.
-        if let Some(r) = inner.retire(handle) {
-            retired.push_within_capacity(r)?;
-        }
-    }
-    Ok(())
-}
-
-fn release_many(peer: &Arc<Peer>, ids: &[u64]) -> Result {
-    let commit = Commit::new()?;
-    let mut retired: KVVec<Retired> = KVVec::with_capacity(ids.len(), GFP_KERNEL_ACCOUNT)?;
-    let mut told: KVVec<Told> = KVVec::with_capacity(ids.len(), GFP_KERNEL_ACCOUNT)?;
-
-    take_counts(peer, ids, &mut retired)?;
-    for r in retired {
-        if let Some(t) = r.leave(Some(&commit)) {
-            told.push_within_capacity(t)?;
-        }
-    }
-    commit.set();
-    for t in &told {
-        t.settle();
-        t.wake();
-    }
-    Ok(())
+    Moving::start(peer, ids.len(), ids.iter().copied())?.release()
 }
 
 pub(crate) fn release_slices(peer: &Arc<Peer>, cmd: &bus1_cmd_ids) -> Result {
@@ -205,30 +244,29 @@ pub(crate) fn release_slices(peer: &Arc<Peer>, cmd: &bus1_cmd_ids) -> Result {
 
 /// A peer that the caller holds a descriptor of, as long as this lives.
 struct OtherPeer {
-    file: NonNull<abi::file>,
+    _file: Option<FileRef>,
     peer: Arc<Peer>,
 }
 
 impl OtherPeer {
-    fn get(fd: i32) -> Result<Self> {
-        // SAFETY: May be called with any number.
-        let file = NonNull::new(unsafe { abi::bus1_fget(fd) }).ok_or(EBADF)?;
+    fn get(this: &Arc<Peer>, fd: i32) -> Result<Self> {
+        if fd == -1 {
+            return Ok(Self {
+                _file: None,
+                peer: this.clone(),
+            });
+        }
+        let file = FileRef::get(fd, false)?;
         // SAFETY: We have a reference to the file.
         let Some(peer) = NonNull::new(unsafe { abi::bus1_file_peer(file.as_ptr()) }) else {
-            // SAFETY: We have a reference to the file, and give it back.
-            unsafe { abi::bus1_fput(file.as_ptr()) };
             return Err(emediumtype());
         };
         // SAFETY: The file owns a reference to its peer.
         let peer = unsafe { ArcBorrow::from_raw(peer.as_ptr().cast::<Peer>()) }.into();
-        Ok(Self { file, peer })
-    }
-}
-
-impl Drop for OtherPeer {
-    fn drop(&mut self) {
-        // SAFETY: Taken by `get`.
-        unsafe { abi::bus1_fput(self.file.as_ptr()) };
+        Ok(Self {
+            _file: Some(file),
+            peer,
+        })
     }
 }
 
@@ -240,58 +278,79 @@ fn write_ids(out: u64, passed: &[Passed]) -> Result {
 }
 
 pub(crate) fn transfer(peer: &Arc<Peer>, cmd: &bus1_cmd_transfer) -> Result {
-    if cmd.flags & !u64::from(abi::BUS1_TRANSFER_MOVE) != 0 || cmd.n_ids == 0 {
+    let has = |flag: u32| cmd.flags & u64::from(flag) != 0;
+    let known = abi::BUS1_TRANSFER_MOVE | abi::BUS1_TRANSFER_WEAK | abi::BUS1_TRANSFER_STRONG;
+    let (weak, strong) = (has(abi::BUS1_TRANSFER_WEAK), has(abi::BUS1_TRANSFER_STRONG));
+    if cmd.flags & !u64::from(known) != 0 || cmd.n_ids == 0 || cmd.reserved != 0 {
+        return Err(EINVAL);
+    }
+    if (weak && strong) || !Grade::are_rights(cmd.drop_rights) {
         return Err(EINVAL);
     }
     if cmd.n_ids > abi::BUS1_MAX_IDS {
         return Err(EMSGSIZE);
     }
-    let moves = cmd.flags & u64::from(abi::BUS1_TRANSFER_MOVE) != 0;
     let ids: Several<u64> = read_several(cmd.ids, cmd.n_ids as usize)?;
-    let to = OtherPeer::get(cmd.peer_fd)?;
-    let mut uses: KVec<Use> = KVec::with_capacity(ids.len(), GFP_KERNEL_ACCOUNT)?;
-    let n_moved = if moves { ids.len() } else { 0 };
-    let mut retired: KVVec<Retired> = KVVec::with_capacity(n_moved, GFP_KERNEL_ACCOUNT)?;
+    let to = OtherPeer::get(peer, cmd.peer_fd)?;
+    let is_self = Arc::ptr_eq(&to.peer, peer);
+    let moves = has(abi::BUS1_TRANSFER_MOVE);
+    let mut grants: KVec<Grant> = KVec::with_capacity(ids.len(), GFP_KERNEL_ACCOUNT)?;
     for id in ids.iter() {
-        let mut inner = peer.inner.lock();
-        uses.push_within_capacity(inner.resolve_use(*id)?)?;
-        if moves {
-            let _ = inner.handle(*id)?;
+        let mut grant = {
+            let mut inner = peer.inner.lock();
+            if moves {
+                let _ = inner.handle(*id)?;
+            }
+            inner.grant(*id)?
+        };
+        if !is_self && !grant.grade.may_pass() {
+            return Err(EPERM);
         }
+        if strong {
+            grant.strengthen()?;
+        }
+        grant.grade = grant.grade.without(cmd.drop_rights);
+        grants.push_within_capacity(if weak { grant.weaken() } else { grant })?;
     }
-    let passed = PassedList::admit(&to.peer, &uses)?;
+    let passed = PassedList::admit(&to.peer, &grants)?;
     // As in the hand of a receiver: the ids told here stay.
     {
         let _inner = to.peer.inner.lock();
         passed.add_in_hand(1);
     }
-    let mut r = write_ids(cmd.out, &passed);
+    let mut r = write_ids(cmd.out, &passed).map(|()| Moving::none());
     if moves {
-        r = r.and_then(|()| take_counts(peer, &ids, &mut retired));
+        r = r.and_then(|_| Moving::start(peer, ids.len(), ids.iter().copied()));
     }
     // If that went well nothing fails from here on.
     let mut inner = to.peer.inner.lock();
     passed.add_in_hand(-1);
     let dead = r.is_ok() && passed.take(&mut inner);
     drop(inner);
-    r?;
+    let moving = r?;
     if dead {
         to.peer.wake();
     }
-    for (u, p) in uses.iter().zip(passed.iter()) {
+    drop(moving.finish());
+    if strong {
+        for grant in &grants {
+            grant.note_passed();
+        }
+    }
+    for (grant, p) in grants.iter().zip(passed.iter()) {
         // What the other peer owns itself, it has no use of.
         if matches!(p, Passed::Handle(_)) {
-            note_all_passed(peer, core::slice::from_ref(u));
+            note_all_passed(peer, core::slice::from_ref(grant));
         }
     }
     Ok(())
 }
 
 /// The owner's books after its nodes were passed on.
-pub(crate) fn note_all_passed(peer: &Arc<Peer>, uses: &[Use]) {
-    for u in uses {
-        if Arc::ptr_eq(&u.node().owner, peer) {
-            let overtaken: Option<Entry> = note_passed(u.node(), &mut peer.inner.lock());
+pub(crate) fn note_all_passed(peer: &Arc<Peer>, grants: &[Grant]) {
+    for grant in grants {
+        if Arc::ptr_eq(&grant.node().owner, peer) && !grant.grade.is_weak() {
+            let overtaken = note_passed(grant.node(), &mut peer.inner.lock());
             drop(overtaken);
         }
     }

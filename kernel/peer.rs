@@ -6,7 +6,9 @@ use crate::bridge::{Counted, Stat, WaitQueue};
 use crate::errno::{edquot, ehostunreach};
 use crate::ids::{Growth, IdTable};
 use crate::message::{Message, Passed};
-use crate::node::{mark_dead, tell_holders, Handle, HandleList, HandleRef, NodeRef, Retired, Use};
+use crate::node::{
+    mark_dead, tell_holders, Grade, Grant, Handle, HandleList, HandleRef, Node, NodeRef, Retired, Use,
+};
 use crate::pool::Pool;
 use crate::queue::{Commit, Entry, Item, Items, Queue};
 use crate::slices::{Slice, Slices, GRANULE};
@@ -18,7 +20,7 @@ use kernel::list::{List, ListArc};
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNodeReservation};
-use kernel::sync::atomic::ordering::Relaxed;
+use kernel::sync::atomic::{ordering::Relaxed, Atomic};
 use kernel::sync::{new_spinlock, Arc, SetOnce, SpinLock};
 
 /// Hard bounds of one peer, and of all peers together.
@@ -41,6 +43,10 @@ pub(crate) struct Peer {
     pub(crate) inner: SpinLock<Inner>,
     #[pin]
     pub(crate) wait: WaitQueue,
+    /// It stands for an exported handle: see `export.rs`.
+    is_export: bool,
+    /// Messages are received by priority.
+    pub(crate) by_priority: Atomic<bool>,
     /// Set once, under the lock, when the peer is first mapped.
     pool: SetOnce<Pool>,
     _counted: Counted,
@@ -61,19 +67,40 @@ pub(crate) struct Inner {
     pub(crate) ids: IdTable<Object>,
     /// How many of them are nodes.
     pub(crate) nodes: usize,
-    /// Each handle, by the address of its node: the same node is the same handle (OBJ-4).
-    by_node: RBTree<usize, HandleRef>,
+    /// Each handle, by the address of its node, and its grade: what is the same is the same handle
+    /// (OBJ-4).
+    by_node: RBTree<HandleKey, HandleRef>,
+    /// The facets of this peer's nodes.
+    facets: RBTree<FacetKey, NodeRef>,
     pub(crate) slices: Slices,
 }
 
-fn key(node: &NodeRef) -> usize {
+type HandleKey = (usize, Grade);
+
+/// The address of the base; the badge; the id, if there may be several with that badge.
+type FacetKey = (usize, u64, u64);
+
+fn addr(node: &NodeRef) -> usize {
     Arc::as_ptr(node).addr()
+}
+
+fn key(handle: &Handle) -> HandleKey {
+    (addr(&handle.node), handle.grade)
+}
+
+fn facet_key(facet: &Node) -> Option<FacetKey> {
+    let id = if facet.is_once {
+        facet.id.load(Relaxed)
+    } else {
+        0
+    };
+    Some((addr(facet.base.as_ref()?), facet.badge, id))
 }
 
 /// Memory for one more handle, allocated before the lock is taken.
 struct Spare {
     handle: ListArc<Item<Handle>, 2>,
-    tree: RBTreeNodeReservation<usize, HandleRef>,
+    tree: RBTreeNodeReservation<HandleKey, HandleRef>,
 }
 
 impl Inner {
@@ -81,20 +108,70 @@ impl Inner {
         self.ids.len() - self.nodes
     }
 
-    /// The node that an id of this peer stands for: its own, or a handle's.
+    /// Where a message to an id of this peer's goes: a node of its own, or a handle's, if that may
+    /// send. ENXIO, EPERM.
     #[inline]
     pub(crate) fn resolve(&self, id: u64) -> Result<&NodeRef> {
         match self.ids.get(id) {
             Some(Object::Node(node)) => Ok(node),
-            Some(Object::Handle(handle)) if handle.count() > 0 => Ok(&handle.node),
+            Some(Object::Handle(handle)) if handle.is_held() => {
+                if handle.grade.sends() {
+                    Ok(&handle.node)
+                } else {
+                    Err(EPERM)
+                }
+            }
             _ => Err(ENXIO),
         }
     }
 
-    /// A use of the node that an id of this peer stands for.
-    pub(crate) fn resolve_use(&mut self, id: u64) -> Result<Use> {
-        let node = self.resolve(id)?.clone();
-        Ok(Use::new(&node, self))
+    /// What an id of this peer's stands for, to be passed on. ENXIO.
+    pub(crate) fn grant(&mut self, id: u64) -> Result<Grant> {
+        let (node, grade) = match self.ids.get(id) {
+            Some(Object::Node(node)) => (node.clone(), Grade::OWNER),
+            Some(Object::Handle(handle)) if handle.is_held() => {
+                (handle.node.clone(), handle.grade)
+            }
+            _ => return Err(ENXIO),
+        };
+        let user = if grade.is_weak() {
+            Use::weak(&node)
+        } else {
+            Use::new(&node, self)
+        };
+        Ok(Grant { user, grade })
+    }
+
+    /// What an exported handle's peer holds.
+    pub(crate) fn only_grant(&mut self) -> Result<Grant> {
+        let id = {
+            let cursor = self.by_node.cursor_front().ok_or(ENXIO)?;
+            let (_, handle) = cursor.current();
+            handle.id.load(Relaxed)
+        };
+        self.grant(id)
+    }
+
+    /// A facet leaves the peer's tables, if it is there.
+    pub(crate) fn remove_facet(&mut self, facet: &Node) -> Option<Object> {
+        let object = self.ids.remove(facet.id.load(Relaxed))?;
+        self.nodes -= 1;
+        if let Some(key) = facet_key(facet) {
+            self.facets.remove(&key);
+        }
+        Some(object)
+    }
+
+    pub(crate) fn has_facets(&mut self, base: &NodeRef) -> bool {
+        self.facet_of(base).is_some()
+    }
+
+    /// Some facet of a node.
+    pub(crate) fn facet_of(&mut self, base: &NodeRef) -> Option<NodeRef> {
+        let first = (addr(base), 0, 0);
+        let cursor = self.facets.cursor_lower_bound(&first)?;
+        let (key, facet) = cursor.current();
+        (key.0 == first.0).then(|| facet.clone())
     }
 
     /// The handle that user space names by an id. ENXIO, or EPERM if it is a node.
@@ -121,7 +198,7 @@ impl Inner {
         }
         // Not there if the peer is closed: then that has retired it.
         self.ids.remove(handle.id.load(Relaxed))?;
-        self.by_node.remove(&key(&handle.node));
+        self.by_node.remove(&key(handle));
         let notice = self.queue.remove(&**handle);
         Some(Retired::new(handle.clone(), notice))
     }
@@ -130,8 +207,8 @@ impl Inner {
 // What is left of a growth is dropped where it is overwritten: after the lock.
 #[allow(unused_assignments)]
 impl Peer {
-    pub(crate) fn open() -> Result<Arc<Self>> {
-        let counted = Counted::new_within(Stat::Peers, MAX_PEERS)?;
+    pub(crate) fn open(is_export: bool) -> Result<Arc<Self>> {
+        let counted = Counted::new_within(Stat::Peers, MAX_PEERS).map_err(|_| edquot())?;
         Arc::pin_init(
             try_pin_init!(Self {
                 inner <- new_spinlock!(
@@ -141,11 +218,14 @@ impl Peer {
                         ids: IdTable::new(),
                         nodes: 0,
                         by_node: RBTree::new(),
+                        facets: RBTree::new(),
                         slices: Slices::new(),
                     },
                     "bus1_peer"
                 ),
                 wait <- WaitQueue::new(),
+                is_export,
+                by_priority: Atomic::new(false),
                 pool: SetOnce::new(),
                 _counted: counted,
             }),
@@ -155,19 +235,21 @@ impl Peer {
 
     /// Ends the peer (OBJ-1). Each notice that is due stands for itself: this can not fail.
     pub(crate) fn close(&self) {
-        let (ids, by_node, items) = {
+        let (ids, by_node, facets, items) = {
             let mut inner = self.inner.lock();
             inner.closed = true;
             inner.nodes = 0;
             (
                 mem::replace(&mut inner.ids, IdTable::new()),
                 mem::replace(&mut inner.by_node, RBTree::new()),
+                mem::replace(&mut inner.facets, RBTree::new()),
                 inner.queue.close(),
             )
         };
         for object in ids.drain() {
             match object {
                 Object::Node(node) => {
+                    // Facets, too, stand in the table.
                     mark_dead(&node, &mut self.inner.lock(), true);
                     tell_holders(&node, None, &mut HandleList::new());
                 }
@@ -175,7 +257,7 @@ impl Peer {
             }
             crate::bridge::resched();
         }
-        drop(by_node);
+        drop((by_node, facets));
         self.drop_items(items);
     }
 
@@ -194,7 +276,7 @@ impl Peer {
 
     #[inline]
     pub(crate) fn wake(&self) {
-        self.wait.wake();
+        self.wait.wake(self.is_export);
     }
 
     pub(crate) fn is_readable(&self) -> bool {
@@ -235,11 +317,59 @@ impl Peer {
         }
     }
 
+    /// Makes a facet of the node with an id, or finds the one there is, if it is not to be one-shot.
+    /// Returns its id, and whether it was made.
+    pub(crate) fn mint(&self, id: u64, badge: u64, is_once: bool) -> Result<(u64, bool)> {
+        let mut growth = None;
+        let mut spare: Option<(NodeRef, RBTreeNodeReservation<FacetKey, NodeRef>)> = None;
+        loop {
+            let mut inner = self.inner.lock();
+            let base = match inner.ids.get(id) {
+                Some(Object::Node(node)) if node.base.is_none() => node.clone(),
+                Some(Object::Node(_)) => return Err(EINVAL),
+                Some(Object::Handle(handle)) if handle.is_held() => return Err(EPERM),
+                _ => return Err(ENXIO),
+            };
+            if !is_once {
+                if let Some(facet) = inner.facets.get(&(addr(&base), badge, 0)) {
+                    return Ok((facet.id.load(Relaxed), false));
+                }
+            }
+            if inner.nodes >= MAX_NODES {
+                return Err(edquot());
+            }
+            if let Some(g) = growth.take() {
+                growth = inner.ids.grow(g);
+            }
+            let need = inner.ids.growth(2);
+            if let (None, Some(id)) = (need, inner.ids.next_id()) {
+                if let Some((facet, tree)) = spare.take() {
+                    facet.id.store(id, Relaxed);
+                    inner.nodes += 1;
+                    // There is a free slot, so this can not fail.
+                    let _ = inner.ids.insert(Object::Node(facet.clone()));
+                    if let Some(key) = facet_key(&facet) {
+                        inner.facets.insert(tree.into_node(key, facet));
+                    }
+                    return Ok((id, true));
+                }
+            }
+            drop(inner);
+            growth = need.map(Growth::new).transpose()?;
+            if spare.is_none() {
+                spare = Some((
+                    Node::new_facet(base, badge, is_once)?,
+                    RBTreeNodeReservation::new(flags::GFP_KERNEL_ACCOUNT)?,
+                ));
+            }
+        }
+    }
+
     /// Announces a handle to this peer: found, or made, and counted as coming.
-    pub(crate) fn admit(self: &Arc<Self>, u: &Use) -> Result<Passed> {
-        let node = u.node();
+    pub(crate) fn admit(self: &Arc<Self>, grant: &Grant) -> Result<Passed> {
+        let node = grant.node();
         if Arc::ptr_eq(&node.owner, self) {
-            return Ok(Passed::Own(u.clone_use()));
+            return Ok(Passed::Own(grant.user.clone_use()));
         }
         let mut growth = None;
         let mut spare: Option<Spare> = None;
@@ -248,7 +378,7 @@ impl Peer {
             if inner.closed {
                 return Err(ehostunreach());
             }
-            if let Some(handle) = inner.by_node.get(&key(node)).cloned() {
+            if let Some(handle) = inner.by_node.get(&(addr(node), grant.grade)).cloned() {
                 handle.add_coming(1, &mut inner);
                 return Ok(Passed::Handle(handle));
             }
@@ -268,7 +398,7 @@ impl Peer {
             growth = need.map(Growth::new).transpose()?;
             if spare.is_none() {
                 spare = Some(Spare {
-                    handle: Handle::new(self.clone(), node.clone())?,
+                    handle: Handle::new(self.clone(), node.clone(), grant.grade)?,
                     tree: RBTreeNodeReservation::new(flags::GFP_KERNEL_ACCOUNT)?,
                 });
             }
@@ -278,7 +408,7 @@ impl Peer {
     fn add_handle(
         inner: &mut Inner,
         link: ListArc<Item<Handle>, 2>,
-        tree: RBTreeNodeReservation<usize, HandleRef>,
+        tree: RBTreeNodeReservation<HandleKey, HandleRef>,
     ) -> HandleRef {
         let handle = link.clone_arc();
         // There is a free slot, so this can not fail.
@@ -287,7 +417,7 @@ impl Peer {
         }
         inner
             .by_node
-            .insert(tree.into_node(key(&handle.node), handle.clone()));
+            .insert(tree.into_node(key(&handle), handle.clone()));
         handle.add_coming(1, inner);
         Handle::hold(link, inner);
         handle
@@ -309,7 +439,7 @@ impl Peer {
         let mut growth = None;
         loop {
             let mut inner = self.inner.lock();
-            if inner.closed || node.is_dead() {
+            if inner.closed || node.refuses(&mut inner) {
                 return Err(ehostunreach());
             }
             if self.pool().is_none_or(|pool| len > pool.size()) {
@@ -347,17 +477,17 @@ impl Peer {
         Stat::Slices.add(-1);
     }
 
+    /// Gives a slice back that user space has.
+    #[inline]
+    pub(crate) fn release_slice(&self, inner: &mut Inner, id: u64) {
+        if inner.slices.release(id) {
+            Stat::Slices.add(-1);
+        }
+    }
+
     /// Gives slices back, all or none.
     pub(crate) fn release_slices(&self, ids: &[u64]) -> Result {
         let mut inner = self.inner.lock();
-        if let [id] = ids {
-            if !inner.slices.release(*id) {
-                return Err(ENXIO);
-            }
-            drop(inner);
-            Stat::Slices.add(-1);
-            return Ok(());
-        }
         for (i, id) in ids.iter().enumerate() {
             if !inner.slices.is_users(*id) {
                 // Unknown, or the second time in the array: undo the mark of those before.
@@ -376,22 +506,36 @@ impl Peer {
         Ok(())
     }
 
-    /// Links a message to a node of this peer's, or fails: EHOSTUNREACH, EAGAIN.
+    /// Links a message to a node of this peer's, or fails: EHOSTUNREACH, EAGAIN. Returns this
+    /// peer if it is to be woken.
     #[inline]
     pub(crate) fn link(
         &self,
-        node: &NodeRef,
         message: ListArc<Item<Message>>,
         commit: Option<&Arc<Commit>>,
-    ) -> Result {
+    ) -> Result<Option<Arc<Self>>> {
+        message.set_sent(true);
         let mut inner = self.inner.lock();
-        let refused = if inner.closed || node.is_dead() {
+        let refused = if inner.closed || message.node.refuses(&mut inner) {
             ehostunreach()
         } else if inner.queue.len() >= MAX_QUEUED {
             EAGAIN
         } else {
-            inner.queue.push(message as Entry, commit);
-            return Ok(());
+            if message.node.is_once {
+                message.node.set_spent(&mut inner, true);
+            }
+            // Whoever waits has taken the lock to look since he queued himself up.
+            let waiter = self.wait.is_active().then(|| message.node.owner.clone());
+            let level = if self.by_priority.load(Relaxed) {
+                message.priority
+            } else {
+                0
+            };
+            match commit {
+                Some(commit) => inner.queue.push_pending(message as Entry, level, commit),
+                None => inner.queue.push(message as Entry, level),
+            }
+            return Ok(waiter);
         };
         drop(inner);
         message.set_sent(false);

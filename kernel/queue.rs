@@ -18,13 +18,20 @@
 //! Only copies that are not settled are read: as many as there are senders stalled right now, not
 //! as many as the queue is long.
 //!
+//! # Priority
+//!
+//! There is a list for each priority, and the highest that has something to receive comes first. All
+//! of the above holds among items of one priority; by default all have priority 0.
+//!
 //! # Rules
 //!
 //! A queue stands under the lock of its peer, and an item is only ever in the queue of one peer,
 //! its home. Lists own their items, as `ListArc`; an item that is in no list can be linked by
 //! whoever holds an `Arc` of it. The queue knows nothing of what its items are but
-//! [`Deliver::ready`].
+//! [`Kind::ready`].
 
+use crate::abi;
+use crate::message::Kind;
 use core::cell::UnsafeCell;
 use kernel::list::{
     impl_list_arc_safe, impl_list_item, AtomicTracker, List, ListArc, ListItem, ListLinks,
@@ -32,7 +39,7 @@ use kernel::list::{
 };
 use kernel::prelude::*;
 use kernel::sync::atomic::{ordering, Atomic};
-use kernel::sync::Arc;
+use kernel::sync::{Arc, ArcBorrow};
 use kernel::types::Opaque;
 
 /// Whether an item may be received now.
@@ -45,13 +52,31 @@ pub(crate) enum Ready {
     Never,
 }
 
-/// What can stand in a queue.
-pub(crate) trait Deliver: Send + Sync {
-    /// Called with the lock of the home peer held.
-    fn ready(&self) -> Ready;
-
-    fn kind(&self) -> crate::message::Kind<'_>;
+/// What an item is. It is noted in the item, since a call through a vtable costs more than all else
+/// that is done to an item of a queue.
+#[derive(Clone, Copy, PartialEq)]
+#[repr(u8)]
+pub(crate) enum Tag {
+    Message,
+    Handle,
+    Node,
+    #[cfg(CONFIG_KUNIT = "y")]
+    Test,
 }
+
+/// What can stand in a queue.
+///
+/// # Safety
+///
+/// The tag names this type: see [`Kind`].
+pub(crate) unsafe trait Deliver: Send + Sync {
+    const TAG: Tag;
+}
+
+/// Any of them.
+pub(crate) trait AnyDeliver: Send + Sync {}
+
+impl<T: Deliver> AnyDeliver for T {}
 
 /// The instant of a multicast: not set, then set.
 pub(crate) struct Commit(Atomic<bool>);
@@ -75,6 +100,8 @@ impl Commit {
 struct State {
     /// In the queue (not: in no list, or in the hand of a receiver).
     queued: bool,
+    /// Its priority, if so.
+    level: u8,
     /// Linked and not settled: it is in `pending`, too.
     commit: Option<Arc<Commit>>,
 }
@@ -84,13 +111,14 @@ struct State {
 #[repr(C)]
 pub(crate) struct Item<T: ?Sized> {
     #[pin]
-    links: ListLinksSelfPtr<Item<dyn Deliver>>,
+    links: ListLinksSelfPtr<Item<dyn AnyDeliver>>,
     #[pin]
     pending: ListLinks<1>,
     #[pin]
     tracker: AtomicTracker,
     #[pin]
     pending_tracker: AtomicTracker<1>,
+    tag: Tag,
     /// Under the lock of the home peer: only [`Queue`] touches it.
     state: UnsafeCell<State>,
     #[pin]
@@ -110,13 +138,13 @@ impl_list_arc_safe! {
     impl{T: ?Sized} ListArcSafe<1> for Item<T> { tracked_by pending_tracker: AtomicTracker<1>; }
 }
 impl_list_item! {
-    impl ListItem<0> for Item<dyn Deliver> { using ListLinksSelfPtr { self.links }; }
+    impl ListItem<0> for Item<dyn AnyDeliver> { using ListLinksSelfPtr { self.links }; }
 }
 
 // SAFETY: The kernel's macro supports only one list of trait objects, so this does what it does, but
 // for one thing: the fat pointer to the item is the one noted in `links`. It is there, since an item
 // is linked into the queue before it is linked into `pending`, and nothing ever clears it.
-unsafe impl ListItem<1> for Item<dyn Deliver> {
+unsafe impl ListItem<1> for Item<dyn AnyDeliver> {
     unsafe fn view_links(me: *const Self) -> *mut ListLinks<1> {
         // SAFETY: `me` is valid.
         unsafe { &raw const (*me).pending }.cast_mut()
@@ -143,7 +171,8 @@ unsafe impl ListItem<1> for Item<dyn Deliver> {
     }
 }
 
-impl<T> Item<T> {
+impl<T: Deliver> Item<T> {
+    #[inline]
     pub(crate) fn new<E>(body: impl PinInit<T, E>) -> impl PinInit<Self, Error>
     where
         Error: From<E>,
@@ -153,10 +182,34 @@ impl<T> Item<T> {
             pending <- ListLinks::new(),
             tracker <- AtomicTracker::new(),
             pending_tracker <- AtomicTracker::new(),
-            state: UnsafeCell::new(State { queued: false, commit: None }),
+            tag: T::TAG,
+            state: UnsafeCell::new(State { queued: false, level: 0, commit: None }),
             body <- body,
         })
     }
+}
+
+impl Item<dyn AnyDeliver> {
+    #[inline]
+    pub(crate) fn tag(&self) -> Tag {
+        self.tag
+    }
+
+    #[inline]
+    pub(crate) fn kind(&self) -> Kind<'_> {
+        Kind::of(self)
+    }
+}
+
+/// Drops an item; of messages, which are most, without a call through the vtable.
+#[inline]
+pub(crate) fn drop_entry(entry: Entry) {
+    if entry.tag != Tag::Message {
+        return drop(entry);
+    }
+    let raw = Arc::into_raw(entry.into_arc()).cast::<Item<crate::message::Message>>();
+    // SAFETY: By the tag it is that, and an `Arc` of it as a trait object has the same address.
+    drop(unsafe { Arc::from_raw(raw) });
 }
 
 impl<T: ?Sized> core::ops::Deref for Item<T> {
@@ -167,20 +220,28 @@ impl<T: ?Sized> core::ops::Deref for Item<T> {
     }
 }
 
-pub(crate) type DynItem = Item<dyn Deliver>;
+pub(crate) type DynItem = Item<dyn AnyDeliver>;
 pub(crate) type Items = List<DynItem>;
 pub(crate) type Entry = ListArc<DynItem>;
 
+const LEVELS: usize = abi::BUS1_MAX_PRIORITY as usize + 1;
+
 pub(crate) struct Queue {
-    items: Items,
+    /// By priority.
+    items: [Items; LEVELS],
+    /// Which of them are not empty, as bits.
+    levels: u32,
     pending: List<DynItem, 1>,
     len: usize,
 }
 
+const _: () = assert!(LEVELS == 32);
+
 impl Queue {
     pub(crate) const fn new() -> Self {
         Self {
-            items: List::new(),
+            items: [const { List::new() }; LEVELS],
+            levels: 0,
             pending: List::new(),
             len: 0,
         }
@@ -196,35 +257,42 @@ impl Queue {
         unsafe { &mut *item.state.get() }
     }
 
-    /// Links an item at the end. With a commit flag it waits for that and for
-    /// [`settle`](Self::settle); without, it is received from now on.
-    pub(crate) fn push(&mut self, item: Entry, commit: Option<&Arc<Commit>>) {
-        let waits = commit.and_then(|commit| {
-            // Always there: whoever has the item's one `ListArc` links it into both.
-            let second = ListArc::<_, 1>::try_from_arc(item.clone_arc()).ok()?;
-            Some((second, commit.clone()))
-        });
+    /// Links an item at the end, to be received from now on.
+    #[inline]
+    pub(crate) fn push(&mut self, item: Entry, level: u8) {
+        let level = level & (LEVELS as u8 - 1);
         let state = self.state(&item);
         state.queued = true;
-        let second = waits.map(|(second, commit)| {
-            state.commit = Some(commit);
-            second
-        });
-        self.items.push_back(item);
+        state.level = level;
+        self.items[usize::from(level)].push_back(item);
+        self.levels |= 1 << level;
         self.len += 1;
-        if let Some(second) = second {
+    }
+
+    /// Links an item at the end. It waits for the flag, and for [`settle`](Self::settle).
+    pub(crate) fn push_pending(&mut self, item: Entry, level: u8, commit: &Arc<Commit>) {
+        // Always there: whoever has the item's one `ListArc` links it into both.
+        let second = ListArc::<_, 1>::try_from_arc(item.clone_arc());
+        self.state(&item).commit = Some(commit.clone());
+        // In this order: see `ListItem<1>`.
+        self.push(item, level);
+        if let Ok(second) = second {
             self.pending.push_back(second);
         }
     }
 
     /// Puts an item back that was taken off by [`next`](Self::next).
     pub(crate) fn push_front(&mut self, item: Entry) {
-        self.state(&item).queued = true;
-        self.items.push_front(item);
+        let state = self.state(&item);
+        state.queued = true;
+        let level = state.level;
+        self.items[usize::from(level)].push_front(item);
+        self.levels |= 1 << level;
         self.len += 1;
     }
 
     /// After the commit flag was set: spares receivers to look at it.
+    #[inline]
     pub(crate) fn settle<T: ?Sized>(&mut self, item: &Item<T>)
     where
         Item<T>: AsDyn,
@@ -246,9 +314,15 @@ impl Queue {
             return None;
         }
         state.queued = false;
+        let level = state.level;
         self.len -= 1;
-        // SAFETY: An item that is marked queued is in `items`.
-        unsafe { self.items.remove(item.as_dyn()) }
+        let items = &mut self.items[usize::from(level)];
+        // SAFETY: An item that is marked queued is in the list of its level.
+        let entry = unsafe { items.remove(item.as_dyn()) };
+        if items.is_empty() {
+            self.levels &= !(1 << level);
+        }
+        entry
     }
 
     /// Settles what is committed, newest first. See the head of this file.
@@ -273,21 +347,34 @@ impl Queue {
 
     /// Whether [`next`](Self::next) would find something. Drops nothing.
     pub(crate) fn has_next(&mut self) -> bool {
+        self.nth(0).is_some()
+    }
+
+    /// The item that would be received after `n` others.
+    pub(crate) fn nth(&mut self, mut n: usize) -> Option<ArcBorrow<'_, DynItem>> {
         if !self.pending.is_empty() {
             self.read_flags();
         }
-        for item in self.items.iter() {
-            // SAFETY: We have `&mut` on the home queue of everything in it.
-            let state = unsafe { &*item.state.get() };
-            if state.commit.is_none() && item.ready() == Ready::Yes {
-                return true;
+        for items in self.items.iter().rev() {
+            for item in items.iter() {
+                // SAFETY: We have `&mut` on the home queue of everything in it.
+                let state = unsafe { &*item.state.get() };
+                if state.commit.is_some() || item.kind().ready() != Ready::Yes {
+                    continue;
+                }
+                if n == 0 {
+                    return Some(item);
+                }
+                n -= 1;
             }
         }
-        false
+        None
     }
 
-    /// Takes the next item off for which `take` says so, given the oldest that is ready. What can
-    /// never be received goes to `garbage`, to be dropped by the caller without the lock.
+    /// Takes the next item off for which `take` says so, given the oldest that is ready of the
+    /// highest priority. What can never be received goes to `garbage`, to be dropped by the caller
+    /// without the lock.
+    #[inline]
     pub(crate) fn next(
         &mut self,
         garbage: &mut Items,
@@ -296,52 +383,75 @@ impl Queue {
         if !self.pending.is_empty() {
             self.read_flags();
         }
-        let mut cursor = self.items.cursor_front();
-        loop {
-            let peek = cursor.peek_next()?;
-            // SAFETY: We have `&mut` on the home queue of everything in it.
-            let state = unsafe { &mut *peek.state.get() };
-            let ready = if state.commit.is_some() {
-                Ready::NotYet
-            } else {
-                peek.ready()
-            };
-            match ready {
-                Ready::Yes => {
-                    if !take(&peek) {
-                        return None;
+        let mut levels = self.levels;
+        while levels != 0 {
+            let level = levels.ilog2();
+            levels &= !(1 << level);
+            let items = &mut self.items[level as usize];
+            let mut cursor = items.cursor_front();
+            while let Some(peek) = cursor.peek_next() {
+                // SAFETY: We have `&mut` on the home queue of everything in it.
+                let state = unsafe { &mut *peek.state.get() };
+                let ready = if state.commit.is_some() {
+                    Ready::NotYet
+                } else {
+                    peek.kind().ready()
+                };
+                match ready {
+                    Ready::Yes => {
+                        if !take(&peek) {
+                            return None;
+                        }
+                        state.queued = false;
+                        self.len -= 1;
+                        let entry = peek.remove();
+                        if items.is_empty() {
+                            self.levels &= !(1 << level);
+                        }
+                        return Some(entry);
                     }
-                    state.queued = false;
-                    self.len -= 1;
-                    return Some(peek.remove());
+                    Ready::Never => {
+                        state.queued = false;
+                        self.len -= 1;
+                        garbage.push_back(peek.remove());
+                    }
+                    Ready::NotYet => {
+                        cursor.move_next();
+                    }
                 }
-                Ready::Never => {
+            }
+            if items.is_empty() {
+                self.levels &= !(1 << level);
+            }
+        }
+        None
+    }
+
+    /// Drops what can never be received among the first `n` items, so that it does not keep memory.
+    pub(crate) fn prune(&mut self, garbage: &mut Items, mut n: usize) {
+        let mut levels = self.levels;
+        while levels != 0 {
+            let level = levels.ilog2();
+            levels &= !(1 << level);
+            let items = &mut self.items[level as usize];
+            let mut cursor = items.cursor_front();
+            while n > 0 {
+                let Some(peek) = cursor.peek_next() else {
+                    break;
+                };
+                n -= 1;
+                // SAFETY: We have `&mut` on the home queue of everything in it.
+                let state = unsafe { &mut *peek.state.get() };
+                if state.commit.is_none() && peek.kind().ready() == Ready::Never {
                     state.queued = false;
                     self.len -= 1;
                     garbage.push_back(peek.remove());
-                }
-                Ready::NotYet => {
+                } else {
                     cursor.move_next();
                 }
             }
-        }
-    }
-
-    /// Drops what can never be received among the oldest `n` items, so that it does not keep memory.
-    pub(crate) fn prune(&mut self, garbage: &mut Items, n: usize) {
-        let mut cursor = self.items.cursor_front();
-        for _ in 0..n {
-            let Some(peek) = cursor.peek_next() else {
-                break;
-            };
-            // SAFETY: We have `&mut` on the home queue of everything in it.
-            let state = unsafe { &mut *peek.state.get() };
-            if state.commit.is_none() && peek.ready() == Ready::Never {
-                state.queued = false;
-                self.len -= 1;
-                garbage.push_back(peek.remove());
-            } else {
-                cursor.move_next();
+            if items.is_empty() {
+                self.levels &= !(1 << level);
             }
         }
     }
@@ -352,10 +462,13 @@ impl Queue {
             self.state(&item).commit = None;
         }
         let mut all = List::new();
-        while let Some(item) = self.items.pop_front() {
-            self.state(&item).queued = false;
-            all.push_back(item);
+        for level in 0..LEVELS {
+            while let Some(item) = self.items[level].pop_front() {
+                self.state(&item).queued = false;
+                all.push_back(item);
+            }
         }
+        self.levels = 0;
         self.len = 0;
         all
     }
@@ -378,30 +491,44 @@ impl AsDyn for DynItem {
     }
 }
 
+/// What the tests queue.
+#[cfg(CONFIG_KUNIT = "y")]
+#[pin_data]
+pub(crate) struct Number {
+    n: u32,
+    ready: Atomic<u32>,
+}
+
+#[cfg(CONFIG_KUNIT = "y")]
+// SAFETY: The one type of that tag.
+unsafe impl Deliver for Number {
+    const TAG: Tag = Tag::Test;
+}
+
+#[cfg(CONFIG_KUNIT = "y")]
+impl Number {
+    pub(crate) fn ready(&self) -> Ready {
+        match self.ready.load(ordering::Relaxed) {
+            0 => Ready::Yes,
+            1 => Ready::NotYet,
+            _ => Ready::Never,
+        }
+    }
+}
+
+#[cfg(CONFIG_KUNIT = "y")]
+impl Kind<'_> {
+    fn number(&self) -> u32 {
+        match self {
+            Kind::Test(n) => n.n,
+            _ => 0,
+        }
+    }
+}
+
 #[kernel::macros::kunit_tests(bus1_queue)]
 mod tests {
     use super::*;
-    use crate::message::Kind;
-
-    #[pin_data]
-    struct Number {
-        n: u32,
-        ready: Atomic<u32>,
-    }
-
-    impl Deliver for Number {
-        fn ready(&self) -> Ready {
-            match self.ready.load(ordering::Relaxed) {
-                0 => Ready::Yes,
-                1 => Ready::NotYet,
-                _ => Ready::Never,
-            }
-        }
-
-        fn kind(&self) -> Kind<'_> {
-            Kind::Test(self.n)
-        }
-    }
 
     fn number(n: u32) -> Result<Arc<Item<Number>>> {
         Arc::pin_init(
@@ -417,10 +544,7 @@ mod tests {
 
     fn next(q: &mut Queue) -> Option<u32> {
         let mut garbage = List::new();
-        q.next(&mut garbage, |_| true).map(|i| match i.kind() {
-            Kind::Test(n) => n,
-            _ => 0,
-        })
+        q.next(&mut garbage, |_| true).map(|i| i.kind().number())
     }
 
     #[test]
@@ -428,7 +552,7 @@ mod tests {
         let mut q = Queue::new();
         let items = [number(1)?, number(2)?, number(3)?];
         for i in &items {
-            q.push(entry(i)?, None);
+            q.push(entry(i)?, 0);
         }
         assert!(entry(&items[1]).is_err());
         assert!(q.remove(&items[1]).is_some());
@@ -436,7 +560,7 @@ mod tests {
         assert_eq!(q.len(), 2);
         assert_eq!(next(&mut q), Some(1));
         assert_eq!(next(&mut q), Some(3));
-        assert_eq!(next(&mut q), None);
+        assert_eq!(next(&mut q), 0);
         assert_eq!(q.len(), 0);
         Ok(())
     }
@@ -446,13 +570,13 @@ mod tests {
         let mut q = Queue::new();
         let (a, b, c) = (number(1)?, number(2)?, number(3)?);
         let commit = Commit::new()?;
-        q.push(entry(&a)?, None);
-        q.push(entry(&b)?, Some(&commit));
-        q.push(entry(&c)?, None);
+        q.push(entry(&a)?, 0);
+        q.push_pending(entry(&b)?, 0, &commit);
+        q.push(entry(&c)?, 0);
         assert_eq!(next(&mut q), Some(1));
         assert_eq!(next(&mut q), Some(3));
-        assert_eq!(next(&mut q), None);
-        q.push(entry(&c)?, None);
+        assert_eq!(next(&mut q), 0);
+        q.push(entry(&c)?, 0);
         commit.set();
         assert_eq!(next(&mut q), Some(2));
         assert_eq!(next(&mut q), Some(3));
@@ -467,7 +591,7 @@ mod tests {
         let (a, b, c) = (number(1)?, number(2)?, number(3)?);
         let commit = Commit::new()?;
         for i in [&a, &b, &c] {
-            q.push(entry(i)?, Some(&commit));
+            q.push_pending(entry(i)?, 0, &commit);
         }
         assert!(q.remove(&a).is_some());
         q.settle(&b);
@@ -475,7 +599,7 @@ mod tests {
         drop(q.close());
         assert!(q.pending.is_empty());
         for i in [&a, &b, &c] {
-            q.push(entry(i)?, Some(&commit));
+            q.push_pending(entry(i)?, 0, &commit);
         }
         commit.set();
         assert_eq!(next(&mut q), Some(1));
@@ -492,7 +616,7 @@ mod tests {
         a.ready.store(1, ordering::Relaxed);
         b.ready.store(2, ordering::Relaxed);
         for i in [&a, &b, &c] {
-            q.push(entry(i)?, None);
+            q.push(entry(i)?, 0);
         }
         assert_eq!(next(&mut q), Some(3));
         assert_eq!(q.len(), 1);
@@ -508,14 +632,39 @@ mod tests {
     fn put_back_is_first() -> Result {
         let mut q = Queue::new();
         let (a, b) = (number(1)?, number(2)?);
-        q.push(entry(&a)?, None);
-        q.push(entry(&b)?, None);
+        q.push(entry(&a)?, 0);
+        q.push(entry(&b)?, 0);
         let mut garbage = List::new();
         let first = q.next(&mut garbage, |_| true).ok_or(EINVAL)?;
         q.push_front(first);
         assert!(q.next(&mut garbage, |_| false).is_none());
         assert_eq!(next(&mut q), Some(1));
         assert_eq!(next(&mut q), Some(2));
+        Ok(())
+    }
+
+    #[test]
+    fn higher_priority_comes_first() -> Result {
+        let mut q = Queue::new();
+        let items = [number(1)?, number(2)?, number(3)?, number(4)?, number(5)?];
+        for (i, level) in items.iter().zip([0, 31, 7, 31, 0]) {
+            q.push(entry(i)?, level);
+        }
+        let peek = |q: &mut Queue, n| q.nth(n).map(|i| i.kind().number());
+        for (n, want) in [2, 4, 3, 1, 5].into_iter().enumerate() {
+            assert_eq!(peek(&mut q, n), Some(want));
+        }
+        assert_eq!(peek(&mut q, 5), None);
+        assert_eq!(next(&mut q), Some(2));
+        assert!(q.remove(&items[2]).is_some());
+        let mut garbage = List::new();
+        let fourth = q.next(&mut garbage, |_| true).ok_or(EINVAL)?;
+        assert!(q.levels == 1);
+        q.push_front(fourth);
+        for want in [4, 1, 5] {
+            assert_eq!(next(&mut q), Some(want));
+        }
+        assert!(q.levels == 0 && q.len() == 0);
         Ok(())
     }
 }

@@ -11,10 +11,11 @@
 
 use crate::abi::{self, bus1_cmd_recv, bus1_handle, bus1_msg};
 use crate::message::{Kind, Message};
-use crate::node::{is_overtaken, tell_unused};
-use crate::peer::{Object, Peer};
-use crate::queue::{Entry, Items};
-use crate::user::{self, read_several, write, write_command, write_entry};
+use crate::moving::Moving;
+use crate::node::{is_overtaken, tell_unused, Retired};
+use crate::peer::{Inner, Object, Peer};
+use crate::queue::{drop_entry, DynItem, Entry, Items};
+use crate::user::{self, write, write_entry, write_pair, Several};
 use core::mem::{offset_of, size_of};
 use kernel::list::List;
 use kernel::prelude::*;
@@ -24,34 +25,67 @@ use kernel::uaccess::{UserPtr, UserSlice};
 
 const MAX_ENTRY: u32 = 256;
 
-/// The caller's command, where it is, and how many bytes of it.
+/// The caller's command, and where it is.
 pub(crate) struct Call<'a> {
     pub(crate) cmd: &'a mut bus1_cmd_recv,
     pub(crate) arg: UserPtr,
-    pub(crate) size: usize,
 }
 
+impl Call<'_> {
+    #[inline]
+    fn has(&self, flag: u32) -> bool {
+        self.cmd.flags & u64::from(flag) != 0
+    }
+
+    /// Tells how many ids there still are to give back.
+    #[inline]
+    fn write_given(&self, n_release: u32, n_drop: u32) -> Result {
+        let place = offset_of!(bus1_cmd_recv, n_release);
+        write_pair(self.arg.wrapping_byte_add(place), n_release, n_drop)
+    }
+
+    /// Tells what was received.
+    #[inline]
+    fn write_taken(&self, n_msgs: u32, buf_used: u32) -> Result {
+        let place = offset_of!(bus1_cmd_recv, n_msgs);
+        write_pair(self.arg.wrapping_byte_add(place), n_msgs, buf_used)
+    }
+}
+
+#[inline]
 fn check(cmd: &bus1_cmd_recv) -> Result {
-    let flags = u64::from(abi::BUS1_RECV_NONBLOCK | abi::BUS1_RECV_DROP);
-    if cmd.flags & !flags != 0 || cmd.reserved != 0 || cmd.buf_used != 0 {
+    const DROP: u64 = abi::BUS1_RECV_DROP as u64;
+    const PEEK: u64 = abi::BUS1_RECV_PEEK as u64;
+    const KNOWN: u64 = abi::BUS1_RECV_NONBLOCK as u64 | abi::BUS1_RECV_FDS as u64 | DROP | PEEK;
+
+    if cmd.flags & !KNOWN != 0 || cmd.reserved != 0 || cmd.buf_used != 0 {
         return Err(EINVAL);
     }
-    if cmd.n_release > abi::BUS1_MAX_IDS || cmd.n_msgs > abi::BUS1_MAX_MSGS {
+    if cmd.n_release > abi::BUS1_MAX_IDS
+        || cmd.n_drop > abi::BUS1_MAX_IDS
+        || cmd.n_msgs > abi::BUS1_MAX_MSGS
+    {
         return Err(EMSGSIZE);
     }
-    // A release[] without a count is left from the call before: see give_back().
-    if cmd.n_release == 0 && cmd.n_msgs == 0 {
+    if cmd.flags & (DROP | PEEK) != 0 {
+        if cmd.n_msgs != 1 || cmd.flags & (DROP | PEEK) == DROP | PEEK {
+            return Err(EINVAL);
+        }
+    }
+    if cmd.index != 0 && cmd.flags & PEEK == 0 {
         return Err(EINVAL);
     }
-    if cmd.flags & u64::from(abi::BUS1_RECV_DROP) != 0 && cmd.n_msgs != 1 {
-        return Err(EINVAL);
-    }
+    // A pointer to ids without a count is left from the call before: see `GiveBack`.
     if cmd.n_msgs == 0 {
         // Only gives back.
         let unused = cmd.msgs | cmd.buf | u64::from(cmd.msg_size) | u64::from(cmd.buf_size);
-        return if unused == 0 { Ok(()) } else { Err(EINVAL) };
+        return if unused == 0 && cmd.n_release | cmd.n_drop != 0 {
+            Ok(())
+        } else {
+            Err(EINVAL)
+        };
     }
-    if (cmd.msg_size as usize) < size_of::<bus1_msg>()
+    if (cmd.msg_size as usize) < abi::BUS1_MSG_VER0 as usize
         || cmd.msg_size > MAX_ENTRY
         || cmd.msg_size % 8 != 0
         || cmd.buf % 8 != 0
@@ -61,18 +95,77 @@ fn check(cmd: &bus1_cmd_recv) -> Result {
     Ok(())
 }
 
+/// What the caller gives back before it receives, once: its counts of them become 0.
+struct GiveBack {
+    slices: Several<u64>,
+    handles: Several<u64>,
+}
+
+impl GiveBack {
+    #[inline]
+    fn read(call: &Call<'_>) -> Result<Self> {
+        let back = Self {
+            slices: user::read_ids(call.cmd.release, call.cmd.n_release)?,
+            handles: user::read_ids(call.cmd.drop, call.cmd.n_drop)?,
+        };
+        // First, to be told before anything is done if it can not be written.
+        call.write_given(0, 0)?;
+        Ok(back)
+    }
+
+    /// At most one of each, in the section that the messages are taken in. Returns a handle that is
+    /// gone.
+    #[inline]
+    fn apply_few(&self, peer: &Peer, inner: &mut Inner) -> Result<Option<Retired>> {
+        if let [id] = *self.slices {
+            if !inner.slices.is_users(id) {
+                return Err(ENXIO);
+            }
+        }
+        let mut retired = None;
+        if let [id] = *self.handles {
+            let handle = inner.handle(id)?;
+            handle.add_count(-1, inner);
+            retired = inner.retire(&handle);
+        }
+        if let [id] = *self.slices {
+            peer.release_slice(inner, id);
+        }
+        Ok(retired)
+    }
+
+    fn apply(&self, peer: &Arc<Peer>) -> Result {
+        let handles = self.handles.iter().copied();
+        let moving = Moving::start(peer, self.handles.len(), handles)?;
+        peer.release_slices(&self.slices)?;
+        moving.release()
+    }
+}
+
 pub(crate) fn recv(peer: &Arc<Peer>, call: &mut Call<'_>, nonblock: bool) -> Result {
     check(call.cmd)?;
-    if call.cmd.n_release > 0 {
-        give_back(peer, call)?;
+    let (n_release, n_drop) = (call.cmd.n_release, call.cmd.n_drop);
+    let mut back = None;
+    if n_release | n_drop != 0 {
+        let b = GiveBack::read(call)?;
+        if n_release > 1 || n_drop > 1 || call.cmd.n_msgs == 0 {
+            if let Err(e) = b.apply(peer) {
+                let _ = call.write_given(n_release, n_drop);
+                return Err(e);
+            }
+        } else {
+            back = Some(b);
+        }
     }
-    let wanted = call.cmd.n_msgs;
-    if wanted == 0 {
+    if call.cmd.n_msgs == 0 {
         return Ok(());
     }
-    let nonblock = nonblock || call.cmd.flags & u64::from(abi::BUS1_RECV_NONBLOCK) != 0;
+    if call.has(abi::BUS1_RECV_PEEK) {
+        return peek(peer, call, back);
+    }
+    let nonblock = nonblock || call.has(abi::BUS1_RECV_NONBLOCK);
     loop {
-        match take(peer, call, wanted) {
+        match take(peer, call, back.take()) {
             Ok(0) => (),
             r => return r.map(|_| ()),
         }
@@ -84,23 +177,6 @@ pub(crate) fn recv(peer: &Arc<Peer>, call: &mut Call<'_>, nonblock: bool) -> Res
         let r = unsafe { abi::bus1_wait(peer.wait.raw(), this, call.cmd.deadline) };
         kernel::error::to_result(r)?;
     }
-}
-
-/// Gives slices back, once: the caller's count of them becomes 0.
-fn give_back(peer: &Arc<Peer>, call: &mut Call<'_>) -> Result {
-    let n = call.cmd.n_release;
-    let ids = read_several::<u64>(call.cmd.release, n as usize)?;
-    let place = call
-        .arg
-        .wrapping_byte_add(offset_of!(bus1_cmd_recv, n_release));
-    // First, to be told before anything is done if it can not be written.
-    user::write_u32(place, 0)?;
-    if let Err(e) = peer.release_slices(&ids) {
-        let _ = user::write_u32(place, n);
-        return Err(e);
-    }
-    call.cmd.n_release = 0;
-    Ok(())
 }
 
 /// Where the next message goes.
@@ -119,31 +195,76 @@ fn add_in_hand(kind: Kind<'_>, n: i64) {
     }
 }
 
+/// Where the parts of a message go in buf[].
+struct Layout {
+    data: usize,
+    handles: usize,
+    fds: usize,
+    creds: usize,
+    end: usize,
+}
+
+impl Layout {
+    /// From `at` on. A peek shows neither handles nor file descriptors.
+    #[inline]
+    fn new(call: &Call<'_>, m: &Message, at: usize) -> Self {
+        let peeks = call.has(abi::BUS1_RECV_PEEK);
+        let handles = at + m.inline().len().next_multiple_of(8);
+        let n_handles = if peeks { 0 } else { m.passed().len() };
+        let fds = handles + n_handles * size_of::<bus1_handle>();
+        let mut layout = Self {
+            data: at,
+            handles,
+            fds,
+            creds: fds,
+            end: fds,
+        };
+        if let Some(baggage) = m.baggage() {
+            if call.has(abi::BUS1_RECV_FDS) && !peeks {
+                layout.creds += baggage.size_of_fds();
+            }
+            layout.end = layout.creds + baggage.size_of_creds();
+        }
+        layout
+    }
+}
+
 /// Bytes of buf[] that an item needs.
 #[inline]
-fn size_in_buf(kind: Kind<'_>) -> usize {
+fn size_in_buf(call: &Call<'_>, kind: Kind<'_>) -> usize {
     match kind {
-        Kind::Message(m) => {
-            m.inline().len().next_multiple_of(8) + m.passed().len() * size_of::<bus1_handle>()
-        }
+        Kind::Message(m) => Layout::new(call, m, 0).end,
         _ => 0,
     }
 }
 
-/// Receives what is there; returns how many.
-fn take(peer: &Arc<Peer>, call: &mut Call<'_>, wanted: u32) -> Result<u32> {
-    let drops = call.cmd.flags & u64::from(abi::BUS1_RECV_DROP) != 0;
+/// Receives what is there; returns how many. First gives back, if that is still to be done.
+#[inline]
+fn take(peer: &Arc<Peer>, call: &mut Call<'_>, back: Option<GiveBack>) -> Result<u32> {
+    let wanted = call.cmd.n_msgs;
+    let drops = call.has(abi::BUS1_RECV_DROP);
     let room = call.cmd.buf_size as usize;
     let mut hand = List::new();
     let mut garbage = List::new();
     let mut at = Cursor { n: 0, used: 0 };
     let mut needed = 0;
+    let mut retired = None;
 
-    while at.n < wanted {
-        let mut inner = peer.inner.lock();
+    let mut inner = peer.inner.lock();
+    if let Some(back) = &back {
+        match back.apply_few(peer, &mut inner) {
+            Ok(r) => retired = r,
+            Err(e) => {
+                drop(inner);
+                let _ = call.write_given(call.cmd.n_release, call.cmd.n_drop);
+                return Err(e);
+            }
+        }
+    }
+    loop {
         let entry = inner.queue.next(&mut garbage, |item| {
             let kind = item.kind();
-            let size = at.used + size_in_buf(kind);
+            let size = at.used + size_in_buf(call, kind);
             if size > room && !drops {
                 needed = size;
             }
@@ -169,27 +290,59 @@ fn take(peer: &Arc<Peer>, call: &mut Call<'_>, wanted: u32) -> Result<u32> {
             put_back(peer, hand, drops);
             return Err(e);
         }
+        if at.n == wanted {
+            break;
+        }
+        inner = peer.inner.lock();
     }
+    drop(retired);
     if at.n == 0 {
         if needed == 0 {
             return Ok(0);
         }
-        call.cmd.buf_used = needed.min(u32::MAX as usize) as u32;
-        write_command(call.arg, call.size, call.cmd)?;
+        call.write_taken(wanted, needed.min(u32::MAX as usize) as u32)?;
         // Another receiver may have more room.
         peer.wake();
         return Err(EMSGSIZE);
     }
-    call.cmd.n_msgs = at.n;
-    call.cmd.buf_used = at.used as u32;
-    if let Err(e) = write_command(call.arg, call.size, call.cmd) {
+    if let Err(e) = call.write_taken(at.n, at.used as u32) {
         put_back(peer, hand, drops);
         return Err(e);
     }
+    let mut used = 0;
     while let Some(entry) = hand.pop_front() {
-        finish(peer, entry, drops);
+        if let Kind::Message(m) = entry.kind() {
+            used = finish_message(peer, call, m, used, drops);
+            drop_entry(entry);
+        } else {
+            finish_notice(peer, entry);
+        }
     }
     Ok(at.n)
+}
+
+/// Shows a message that stays where it is.
+#[cold]
+fn peek(peer: &Arc<Peer>, call: &mut Call<'_>, back: Option<GiveBack>) -> Result {
+    if let Some(back) = back {
+        if let Err(e) = back.apply(peer) {
+            let _ = call.write_given(call.cmd.n_release, call.cmd.n_drop);
+            return Err(e);
+        }
+    }
+    let item: Arc<DynItem> = {
+        let mut inner = peer.inner.lock();
+        let item = inner.queue.nth(call.cmd.index as usize).ok_or(EAGAIN)?;
+        item.into()
+    };
+    let mut at = Cursor { n: 0, used: 0 };
+    let needed = size_in_buf(call, item.kind());
+    if needed > call.cmd.buf_size as usize {
+        call.write_taken(1, needed as u32)?;
+        return Err(EMSGSIZE);
+    }
+    describe(call, item.kind(), &mut at, false)?;
+    call.write_taken(1, at.used as u32)
 }
 
 /// Writes one item to the caller's memory, and moves the cursor on.
@@ -199,10 +352,13 @@ fn describe(call: &Call<'_>, kind: Kind<'_>, at: &mut Cursor, drops: bool) -> Re
     let mut used = at.used;
     match kind {
         Kind::Message(m) => {
+            let node = m.node.root();
             msg.type_ = abi::BUS1_MSG_DATA;
-            msg.id = m.node.id.load(Relaxed);
-            msg.cookie = m.node.cookie;
+            msg.id = node.id.load(Relaxed);
+            msg.cookie = node.cookie;
+            msg.badge = m.node.badge;
             msg.len = m.len() as u64;
+            msg.priority = u32::from(m.priority);
             if !drops {
                 used = describe_content(call, m, &mut msg, used)?;
             }
@@ -212,9 +368,14 @@ fn describe(call: &Call<'_>, kind: Kind<'_>, at: &mut Cursor, drops: bool) -> Re
             msg.id = h.id.load(Relaxed);
         }
         Kind::Unused(n) => {
-            msg.type_ = abi::BUS1_MSG_NODE_UNUSED;
+            msg.type_ = if n.is_once {
+                abi::BUS1_MSG_ONCE_DROPPED
+            } else {
+                abi::BUS1_MSG_NODE_UNUSED
+            };
             msg.id = n.id.load(Relaxed);
             msg.cookie = n.cookie;
+            msg.badge = n.badge;
             msg.seq = n.seq();
         }
         #[cfg(CONFIG_KUNIT = "y")]
@@ -222,6 +383,9 @@ fn describe(call: &Call<'_>, kind: Kind<'_>, at: &mut Cursor, drops: bool) -> Re
     }
     if drops {
         msg.flags |= abi::BUS1_MSG_F_DROPPED;
+    }
+    if call.has(abi::BUS1_RECV_PEEK) {
+        msg.flags |= abi::BUS1_MSG_F_PEEKED;
     }
     let stride = call.cmd.msg_size as usize;
     write_entry(
@@ -234,68 +398,99 @@ fn describe(call: &Call<'_>, kind: Kind<'_>, at: &mut Cursor, drops: bool) -> Re
     Ok(())
 }
 
+/// Writes what a message brings, and returns where that ends in buf[].
 #[inline]
 fn describe_content(
     call: &Call<'_>,
     m: &Message,
     msg: &mut bus1_msg,
-    mut used: usize,
+    used: usize,
 ) -> Result<usize> {
-    let buf = call.cmd.buf;
+    let layout = Layout::new(call, m, used);
+    let place = |at: usize| call.cmd.buf.wrapping_add(at as u64);
     if let Some(slice) = m.slice() {
         msg.slice = slice.id;
         msg.offset = slice.offset as u64;
     } else {
         let data = m.inline();
-        msg.offset = used as u64;
+        msg.offset = layout.data as u64;
         if !data.is_empty() {
-            UserSlice::new(user::ptr(buf.wrapping_add(used as u64)), data.len())
+            UserSlice::new(user::ptr(place(layout.data)), data.len())
                 .writer()
                 .write_slice(data)?;
-            used += data.len().next_multiple_of(8);
         }
     }
     if !m.passed().is_empty() {
-        msg.handles = used as u32;
         msg.n_handles = m.passed().len() as u32;
-        for passed in m.passed().iter() {
-            write(buf.wrapping_add(used as u64), &passed.describe())?;
-            used += size_of::<bus1_handle>();
-        }
-    }
-    Ok(used)
-}
-
-/// An item was received, or dropped if the caller wants that.
-#[inline]
-fn finish(peer: &Arc<Peer>, entry: Entry, drops: bool) {
-    let mut unused = None;
-    match entry.kind() {
-        Kind::Message(m) => {
-            if !m.passed().is_empty() {
-                let mut inner = peer.inner.lock();
-                m.passed().add_in_hand(-1);
-                if drops {
-                    drop(inner);
-                    drop(entry);
-                    return;
-                }
-                let dead = m.passed().take(&mut inner);
-                drop(inner);
-                if dead {
-                    // Notices that waited for these handles may be received now.
-                    peer.wake();
-                }
+        if layout.fds != layout.handles {
+            msg.handles = layout.handles as u32;
+            for (i, passed) in m.passed().iter().enumerate() {
+                let at = layout.handles + i * size_of::<bus1_handle>();
+                write(place(at), &passed.describe())?;
             }
         }
-        Kind::Unused(n) => unused = Some(n.id.load(Relaxed)),
-        Kind::Dead(h) => return finish_dead(peer, h.id.load(Relaxed), entry),
-        #[cfg(CONFIG_KUNIT = "y")]
-        Kind::Test(_) => (),
     }
-    drop(entry);
-    if let Some(id) = unused {
-        retell(peer, id);
+    if let Some(baggage) = m.baggage() {
+        msg.n_fds = baggage.n_files() as u32;
+        if layout.creds != layout.fds {
+            msg.fds = layout.fds as u32;
+            // They are installed at the very end, when nothing else can fail.
+            user::clear(place(layout.fds), layout.creds - layout.fds)?;
+        } else if msg.n_fds > 0 && !call.has(abi::BUS1_RECV_PEEK) {
+            msg.flags |= abi::BUS1_MSG_F_FDS_CLOSED;
+        }
+        if baggage.is_stamped() {
+            msg.flags |= abi::BUS1_MSG_F_CREDS;
+            msg.creds = layout.creds as u32;
+            baggage.write_creds(place(layout.creds))?;
+        }
+    }
+    Ok(layout.end)
+}
+
+/// A message was received, or dropped if the caller wants that. Returns where its part of buf[] ends.
+#[inline]
+fn finish_message(
+    peer: &Arc<Peer>,
+    call: &Call<'_>,
+    m: &Message,
+    used: usize,
+    drops: bool,
+) -> usize {
+    if !m.passed().is_empty() {
+        let mut inner = peer.inner.lock();
+        m.passed().add_in_hand(-1);
+        let dead = !drops && m.passed().take(&mut inner);
+        drop(inner);
+        if dead {
+            // Notices that waited for these handles may be received now.
+            peer.wake();
+        }
+    }
+    let Some(baggage) = m.baggage() else {
+        return if call.cmd.n_msgs == 1 {
+            0
+        } else {
+            Layout::new(call, m, used).end
+        };
+    };
+    let layout = Layout::new(call, m, used);
+    if !drops && layout.creds != layout.fds {
+        baggage.install(call.cmd.buf.wrapping_add(layout.fds as u64));
+    }
+    layout.end
+}
+
+/// A notice was received.
+fn finish_notice(peer: &Arc<Peer>, entry: Entry) {
+    match entry.kind() {
+        Kind::Unused(n) => {
+            let id = n.id.load(Relaxed);
+            drop(entry);
+            retell(peer, id);
+        }
+        Kind::Dead(h) => finish_dead(peer, h.id.load(Relaxed), entry),
+        _ => (),
     }
 }
 

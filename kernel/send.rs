@@ -8,128 +8,216 @@
 //! and can be taken back until the flag is set: see `queue.rs`.
 
 use crate::abi::{self, bus1_cmd_send, bus1_pass};
+use crate::baggage::{read_files, Baggage, FileRef, Stamp};
+use crate::bridge::Sequence;
 use crate::errno::{edquot, ehostunreach};
 use crate::message::{Draft, Message, PassedList};
-use crate::node::{NodeRef, Use};
-use crate::object::note_all_passed;
-use crate::peer::Peer;
+use crate::moving::Moving;
+use crate::node::{Grade, Grant, NodeRef};
+use crate::object::{finish_spent, note_all_passed};
+use crate::peer::{Object, Peer};
 use crate::queue::{Commit, Item};
 use crate::user::{clear, read_array, read_several, write_s32, Payload, Several};
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
 pub(crate) fn send(peer: &Arc<Peer>, cmd: &bus1_cmd_send) -> Result {
-    if cmd.flags & !u64::from(abi::BUS1_SEND_PARTIAL) != 0 || cmd.reserved != 0 {
+    let flags = u64::from(abi::BUS1_SEND_PARTIAL | abi::BUS1_SEND_ORDERED);
+    if cmd.flags & !flags != 0 || cmd.reserved != 0 || cmd.priority > abi::BUS1_MAX_PRIORITY {
         return Err(EINVAL);
     }
-    if cmd.n_handles > abi::BUS1_MAX_HANDLES || cmd.n_dests > abi::BUS1_MAX_DESTS {
+    if cmd.n_handles > abi::BUS1_MAX_HANDLES
+        || cmd.n_dests > abi::BUS1_MAX_DESTS
+        || cmd.n_fds > abi::BUS1_MAX_FDS
+    {
         return Err(EMSGSIZE);
     }
+    // A pointer without a count.
+    if (cmd.n_handles == 0 && cmd.handles != 0) || (cmd.n_fds == 0 && cmd.fds != 0) {
+        return Err(EINVAL);
+    }
     let payload = Payload::new(cmd)?;
-    if cmd.n_dests == 0 {
-        if cmd.flags != 0 || cmd.dests != 0 || cmd.errors != 0 {
+    if cmd.n_dests != 0 {
+        if cmd.dest != 0 {
             return Err(EINVAL);
         }
-        if cmd.n_handles == 0 {
-            if cmd.handles != 0 {
+        return send_many(peer, cmd, Load::read(peer, cmd, &payload)?);
+    }
+    if cmd.flags != 0 || cmd.dests != 0 || cmd.errors != 0 {
+        return Err(EINVAL);
+    }
+    if cmd.n_handles == 0 && cmd.n_fds == 0 {
+        let node = peer.inner.lock().resolve(cmd.dest)?.clone();
+        if node.is_plain {
+            return send_plain(node, &payload, cmd.priority as u8);
+        }
+    }
+    send_one(peer, cmd.dest, Load::read(peer, cmd, &payload)?)
+}
+
+/// One destination, and bytes alone: the common case.
+#[inline]
+fn send_plain(node: NodeRef, payload: &Payload, priority: u8) -> Result {
+    let mut draft = Draft::new(node, payload.len(), priority)?;
+    draft.fill(payload)?;
+    if let Some(waiter) = draft.link(None)? {
+        waiter.wake();
+    }
+    Ok(())
+}
+
+/// Everything that a send brings to each of its destinations.
+struct Load<'a> {
+    payload: &'a Payload,
+    priority: u8,
+    passes: Several<bus1_pass>,
+    /// Dropped after everything else is done: as long as they live no node becomes unused.
+    grants: Several<Grant>,
+    files: Several<FileRef>,
+    /// Made when a node asks for it.
+    stamp: Option<Stamp>,
+}
+
+impl<'a> Load<'a> {
+    fn read(peer: &Arc<Peer>, cmd: &bus1_cmd_send, payload: &'a Payload) -> Result<Self> {
+        let passes: Several<bus1_pass> = read_several(cmd.handles, cmd.n_handles as usize)?;
+        let flags = abi::BUS1_PASS_MOVE | abi::BUS1_PASS_WEAK;
+        for pass in passes.iter() {
+            if pass.flags & !flags != 0 || !Grade::are_rights(pass.drop_rights) {
                 return Err(EINVAL);
             }
-            return send_plain(peer, cmd.dest, &payload);
         }
-    } else if cmd.dest != 0 {
-        return Err(EINVAL);
+        let files = read_files(cmd.fds, cmd.n_fds as usize)?;
+        let mut grants = Several::new(passes.len())?;
+        for pass in passes.iter() {
+            let mut grant = peer.inner.lock().grant(pass.id)?;
+            if !grant.grade.may_pass() {
+                return Err(EPERM);
+            }
+            grant.grade = grant.grade.without(pass.drop_rights);
+            if pass.flags & abi::BUS1_PASS_WEAK != 0 {
+                grant = grant.weaken();
+            }
+            grants.push(grant)?;
+        }
+        Ok(Self {
+            payload,
+            priority: cmd.priority as u8,
+            passes,
+            grants,
+            files,
+            stamp: None,
+        })
     }
-    let passes = read_passes(cmd)?;
-    if cmd.n_dests == 0 {
-        send_one(peer, cmd.dest, &payload, &passes)
-    } else {
-        send_many(peer, cmd, &payload, &passes)
+
+    /// A message to a node, with everything that it needs.
+    fn prepare(&mut self, node: NodeRef) -> Result<Draft> {
+        let mut stamp = None;
+        if node.root().wants_creds {
+            if self.stamp.is_none() {
+                self.stamp = Some(Stamp::new()?);
+            }
+            stamp = self.stamp.clone();
+        }
+        let mut draft = Draft::new(node, self.payload.len(), self.priority)?;
+        if stamp.is_some() || !self.files.is_empty() {
+            draft.set_baggage(Baggage::new(&self.files, stamp)?);
+        }
+        draft.fill(self.payload)?;
+        // Last: what is announced should not wait for the sender's memory.
+        if !self.grants.is_empty() {
+            let passed = PassedList::admit(&draft.node().owner, &self.grants)?;
+            draft.set_passed(passed);
+        }
+        Ok(draft)
+    }
+
+    /// Takes the counts that are to move.
+    fn start_moves(&self, peer: &Arc<Peer>) -> Result<Moving> {
+        let moves = |pass: &&bus1_pass| pass.flags & abi::BUS1_PASS_MOVE != 0;
+        let n = self.passes.iter().filter(moves).count();
+        if n == 0 {
+            return Ok(Moving::none());
+        }
+        Moving::start(peer, n, self.passes.iter().filter(moves).map(|p| p.id))
     }
 }
 
-fn read_passes(cmd: &bus1_cmd_send) -> Result<Several<bus1_pass>> {
-    if cmd.n_handles == 0 && cmd.handles != 0 {
-        return Err(EINVAL);
-    }
-    let passes: Several<bus1_pass> = read_several(cmd.handles, cmd.n_handles as usize)?;
-    if passes.iter().any(|p| p.flags != 0 || p.drop_rights != 0) {
-        return Err(EINVAL);
-    }
-    Ok(passes)
+/// Where a message goes.
+struct Dest {
+    node: NodeRef,
+    /// Of the handle that is spent with it.
+    once: Option<u64>,
 }
 
-/// Uses of all nodes that are to be passed. Dropped by the caller after everything else is done: as
-/// long as it lives none of them becomes unused.
-fn use_passes(peer: &Arc<Peer>, passes: &[bus1_pass]) -> Result<Several<Use>> {
-    let mut uses = Several::new(passes.len())?;
-    for pass in passes {
-        let u = peer.inner.lock().resolve_use(pass.id)?;
-        uses.push(u)?;
+impl Dest {
+    fn resolve(peer: &Arc<Peer>, id: u64) -> Result<Self> {
+        let inner = peer.inner.lock();
+        let node = inner.resolve(id)?.clone();
+        let is_handle = node.is_once && matches!(inner.ids.get(id), Some(Object::Handle(_)));
+        Ok(Self {
+            node,
+            once: is_handle.then_some(id),
+        })
     }
-    Ok(uses)
+
+    /// The message is sent.
+    fn finish(peer: &Arc<Peer>, node: &NodeRef, once: Option<u64>) {
+        if !node.is_once {
+            return;
+        }
+        if let Some(id) = once {
+            // Unless another thread has released it.
+            if let Ok(count) = Moving::start(peer, 1, core::iter::once(id)) {
+                drop(count.finish());
+            }
+        }
+        finish_spent(node);
+    }
 }
 
-/// One destination, no handles: the common case.
-#[inline]
-fn send_plain(peer: &Arc<Peer>, dest: u64, payload: &Payload) -> Result {
-    let node = peer.inner.lock().resolve(dest)?.clone();
-    let mut draft = Draft::new(node.clone(), payload.len())?;
-    draft.fill(payload)?;
-    draft.link(&node, None)?;
-    node.owner.wake();
+fn send_one(peer: &Arc<Peer>, dest: u64, mut load: Load<'_>) -> Result {
+    let dest = Dest::resolve(peer, dest)?;
+    let draft = load.prepare(dest.node.clone())?;
+    let moving = load.start_moves(peer)?;
+    let waiter = draft.link(None)?;
+    if let Some(waiter) = waiter {
+        waiter.wake();
+    }
+    drop(moving.finish());
+    Dest::finish(peer, &dest.node, dest.once);
+    note_all_passed(peer, &load.grants);
     Ok(())
-}
-
-fn send_one(peer: &Arc<Peer>, dest: u64, payload: &Payload, passes: &[bus1_pass]) -> Result {
-    let node = peer.inner.lock().resolve(dest)?.clone();
-    let uses = use_passes(peer, passes)?;
-    prepare(&node, payload, &uses)?.link(&node, None)?;
-    node.owner.wake();
-    note_all_passed(peer, &uses);
-    Ok(())
-}
-
-/// A message to a node, with everything that it needs.
-fn prepare(node: &NodeRef, payload: &Payload, uses: &[Use]) -> Result<Draft> {
-    let mut draft = Draft::new(node.clone(), payload.len())?;
-    draft.fill(payload)?;
-    // Last: what is announced should not wait for the sender's memory.
-    draft.set_passed(PassedList::admit(&node.owner, uses)?);
-    Ok(draft)
 }
 
 /// What becomes of one destination.
 enum Fate {
     Failed(Error),
-    Ready(Draft),
-    Linked(Arc<Item<Message>>),
+    Ready(Draft, Option<u64>),
+    Linked(Arc<Item<Message>>, Option<u64>),
 }
 
 /// Whether an error is that of one destination, not of the command.
 fn is_dest_error(e: Error) -> bool {
-    [ENXIO, ehostunreach(), EAGAIN, EMSGSIZE, edquot()].contains(&e)
+    [ENXIO, EPERM, ehostunreach(), EAGAIN, EMSGSIZE, edquot()].contains(&e)
 }
 
-fn send_many(
-    peer: &Arc<Peer>,
-    cmd: &bus1_cmd_send,
-    payload: &Payload,
-    passes: &[bus1_pass],
-) -> Result {
+fn send_many(peer: &Arc<Peer>, cmd: &bus1_cmd_send, mut load: Load<'_>) -> Result {
     let n = cmd.n_dests as usize;
     let partial = cmd.flags & u64::from(abi::BUS1_SEND_PARTIAL) != 0;
     let dests: KVVec<u64> = read_array(cmd.dests, n)?;
     if cmd.errors != 0 {
         clear(cmd.errors, n * 4)?;
     }
-    let uses = use_passes(peer, passes)?;
     let commit = Commit::new()?;
     let mut fates: KVVec<Fate> = KVVec::with_capacity(n, GFP_KERNEL_ACCOUNT)?;
 
-    for dest in &dests {
-        let node = peer.inner.lock().resolve(*dest).cloned();
-        let fate = match node.and_then(|node| prepare(&node, payload, &uses)) {
-            Ok(message) => Fate::Ready(message),
+    for id in &dests {
+        let fate = match Dest::resolve(peer, *id).and_then(|dest| {
+            let draft = load.prepare(dest.node)?;
+            Ok(Fate::Ready(draft, dest.once))
+        }) {
+            Ok(fate) => fate,
             Err(e) if is_dest_error(e) => Fate::Failed(e),
             Err(e) => return Err(e),
         };
@@ -137,41 +225,63 @@ fn send_many(
         crate::bridge::resched();
     }
     check(cmd, &fates, partial)?;
+    let moving = load.start_moves(peer)?;
 
-    for fate in fates
-        .iter_mut()
-        .filter(|fate| matches!(fate, Fate::Ready(_)))
-    {
-        let Fate::Ready(draft) = core::mem::replace(fate, Fate::Failed(EAGAIN)) else {
-            continue;
-        };
-        let message = draft.message();
-        *fate = match draft.link(&message.node, Some(&commit)) {
-            Ok(()) => Fate::Linked(message),
-            Err(e) => Fate::Failed(e),
-        };
-    }
-    if let Err(e) = check(cmd, &fates, partial) {
-        for fate in &fates {
-            if let Fate::Linked(message) = fate {
-                let entry = message.node.owner.inner.lock().queue.remove(&**message);
-                message.set_sent(false);
-                drop(entry);
+    // From the first link to the commit, or until all is taken back (ORD-4).
+    let ordered = cmd.flags & u64::from(abi::BUS1_SEND_ORDERED) != 0;
+    let sequence = ordered.then(Sequence::begin).transpose()?;
+    for fate in &mut fates {
+        *fate = match core::mem::replace(fate, Fate::Failed(EAGAIN)) {
+            Fate::Ready(draft, once) => {
+                let message = draft.message();
+                match draft.link(Some(&commit)) {
+                    Ok(_) => Fate::Linked(message, once),
+                    Err(e) => Fate::Failed(e),
+                }
             }
-        }
-        return Err(e);
+            other => other,
+        };
     }
-
+    let all = fates.iter().all(|fate| matches!(fate, Fate::Linked(..)));
+    let any = fates.iter().any(|fate| matches!(fate, Fate::Linked(..)));
+    if !all && !(partial && any) {
+        fates.iter().for_each(take_back);
+        drop(sequence);
+        return check(cmd, &fates, partial);
+    }
     commit.set();
-    for fate in &fates {
-        if let Fate::Linked(message) = fate {
-            let owner = &message.node.owner;
-            owner.inner.lock().queue.settle(&**message);
-            owner.wake();
+    drop(sequence);
+
+    let told = check(cmd, &fates, partial);
+    for fate in fates {
+        if let Fate::Linked(message, once) = fate {
+            let node = &message.node;
+            let mut owner = node.owner.inner.lock();
+            owner.queue.settle(&*message);
+            let is_waited = node.owner.wait.is_active();
+            drop(owner);
+            if is_waited {
+                node.owner.wake();
+            }
+            Dest::finish(peer, node, once);
         }
     }
-    note_all_passed(peer, &uses);
-    Ok(())
+    drop(moving.finish());
+    note_all_passed(peer, &load.grants);
+    told
+}
+
+/// What was linked was not sent after all.
+fn take_back(fate: &Fate) {
+    let Fate::Linked(message, _) = fate else {
+        return;
+    };
+    let mut inner = message.node.owner.inner.lock();
+    let entry = inner.queue.remove(&**message);
+    message.node.set_spent(&mut inner, false);
+    drop(inner);
+    message.set_sent(false);
+    drop(entry);
 }
 
 /// Writes the errors there are, and fails if the command is to.

@@ -53,16 +53,16 @@ pub(crate) fn write_command<T: Command>(arg: UserPtr, size: usize, cmd: &T) -> R
     }
 }
 
-/// Writes an entry of an array whose stride may be larger than the kernel's entry.
+/// Writes an entry of an array whose stride may be larger or smaller than the kernel's entry.
 #[inline]
 pub(crate) fn write_entry<T: Plain>(addr: u64, stride: usize, entry: &T) -> Result {
-    UserSlice::new(ptr(addr), size_of::<T>())
-        .writer()
-        .write(entry)?;
-    let Some(rest) = stride.checked_sub(size_of::<T>()) else {
-        return Err(EINVAL);
-    };
-    if rest > 0 {
+    let mut writer = UserSlice::new(ptr(addr), stride.min(size_of::<T>())).writer();
+    if stride < size_of::<T>() {
+        return writer.write_slice(&entry.as_bytes()[..stride]);
+    }
+    writer.write(entry)?;
+    if stride > size_of::<T>() {
+        let rest = stride - size_of::<T>();
         clear(addr.wrapping_add(size_of::<T>() as u64), rest)?;
     }
     Ok(())
@@ -78,8 +78,13 @@ pub(crate) fn write_s32(addr: u64, value: i32) -> Result {
     UserSlice::new(ptr(addr), 4).writer().write(&value)
 }
 
-pub(crate) fn write_u32(addr: UserPtr, value: u32) -> Result {
-    UserSlice::new(addr, 4).writer().write(&value)
+/// Writes two numbers that stand side by side.
+#[inline]
+pub(crate) fn write_pair(place: UserPtr, first: u32, second: u32) -> Result {
+    // SAFETY: Checks the address itself.
+    kernel::error::to_result(unsafe {
+        abi::bus1_put_pair(place.as_mut_ptr().cast(), first, second)
+    })
 }
 
 pub(crate) fn write_u64(addr: u64, value: u64) -> Result {
@@ -131,6 +136,16 @@ impl<T> Several<T> {
     }
 }
 
+impl<T> Several<T> {
+    pub(crate) fn for_each(self, mut f: impl FnMut(T)) {
+        match self {
+            Self::None => (),
+            Self::One([one]) => f(one),
+            Self::Many(many) => many.into_iter().for_each(f),
+        }
+    }
+}
+
 impl<T> core::ops::Deref for Several<T> {
     type Target = [T];
 
@@ -155,6 +170,19 @@ pub(crate) fn read_several<T: kernel::transmute::FromBytes>(
             .read()?])),
         _ => Ok(Several::Many(read_array(addr, n)?)),
     }
+}
+
+/// Reads ids; `n` was checked against its bound.
+#[inline]
+pub(crate) fn read_ids(addr: u64, n: u32) -> Result<Several<u64>> {
+    if n != 1 {
+        return read_several(addr, n as usize);
+    }
+    let mut id = 0;
+    // SAFETY: Checks the address itself.
+    let r = unsafe { abi::bus1_get_u64(&mut id, ptr(addr).as_const_ptr().cast()) };
+    kernel::error::to_result(r)?;
+    Ok(Several::One([id]))
 }
 
 /// Where the payload of a message is in the sender's memory. It may change while it is read: each

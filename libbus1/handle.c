@@ -340,6 +340,9 @@ int b1_handle_transfer_fd(b1_handle *handle, int peer_fd, uint64_t *idp)
 	};
 	int r;
 
+	/* To the kernel -1 is the peer itself. */
+	if (peer_fd < 0)
+		return -EBADF;
 	r = b1__check(handle->peer);
 	if (r >= 0)
 		r = b1__command(handle->peer, BUS1_CMD_HANDLE_TRANSFER, &cmd);

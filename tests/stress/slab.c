@@ -179,7 +179,7 @@ TEST_TIMEOUT("slab, what peers held goes with them", 120)
 static struct peer sender, receiver;
 static u64 node, to_node, own;
 
-static void setup(void)
+static void set_up(void)
 {
 	sender = peer_new(0);
 	receiver = peer_new(1 << 20);
@@ -208,7 +208,7 @@ static void messages(void)
 
 TEST_TIMEOUT("slab, messages that are received leave nothing", 120)
 {
-	setup();
+	set_up();
 	no_loss(messages, 5000);
 }
 
@@ -239,6 +239,6 @@ static void failures(void)
 
 TEST_TIMEOUT("slab, commands that fail leave nothing", 120)
 {
-	setup();
+	set_up();
 	no_loss(failures, 3000);
 }

@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Counts of handles on their way out of a peer.
+
+use crate::node::{HandleRef, Retired, Told};
+use crate::peer::Peer;
+use crate::queue::Commit;
+use crate::user::Several;
+use core::mem;
+use kernel::prelude::*;
+use kernel::sync::Arc;
+
+/// Counts that leave one peer, all or none. As long as it is not known whether that comes to pass
+/// nobody else can take them, but their handles can be used. Not to be dropped under a lock: then they
+/// come back.
+pub(crate) struct Moving {
+    handles: Several<HandleRef>,
+    /// Room for as many.
+    retired: Several<Retired>,
+}
+
+impl Moving {
+    pub(crate) const fn none() -> Self {
+        Self {
+            handles: Several::None,
+            retired: Several::None,
+        }
+    }
+
+    /// Takes one count away for each of `n` ids. ENXIO, EPERM.
+    pub(crate) fn start(
+        peer: &Arc<Peer>,
+        n: usize,
+        ids: impl Iterator<Item = u64>,
+    ) -> Result<Self> {
+        let mut moving = Self {
+            handles: Several::new(n)?,
+            retired: Several::new(n)?,
+        };
+        let mut inner = peer.inner.lock();
+        for id in ids {
+            let handle = inner.handle(id)?;
+            handle.start_move(&mut inner);
+            moving.handles.push(handle)?;
+        }
+        Ok(moving)
+    }
+
+    /// They are released, at one instant.
+    pub(crate) fn release(self) -> Result {
+        if self.handles.len() <= 1 {
+            drop(self.finish());
+            return Ok(());
+        }
+        let commit = Commit::new()?;
+        let mut told: KVVec<Told> =
+            KVVec::with_capacity(self.handles.len(), GFP_KERNEL_ACCOUNT)?;
+        // Nothing fails from here on.
+        self.finish().for_each(|r| {
+            // Within the room there is.
+            if let Some(t) = r.leave(Some(&commit)) {
+                let _ = told.push_within_capacity(t);
+            }
+        });
+        commit.set();
+        for t in &told {
+            t.settle();
+            t.wake();
+        }
+        Ok(())
+    }
+
+    /// They are gone. The handles of which they were the last are returned.
+    pub(crate) fn finish(mut self) -> Several<Retired> {
+        let handles = mem::replace(&mut self.handles, Several::None);
+        if let Some(first) = handles.first() {
+            let mut inner = first.peer.inner.lock();
+            for handle in handles.iter() {
+                handle.end_move(&mut inner, true);
+            }
+            for handle in handles.iter() {
+                // One that stands there twice is in the table only the first time.
+                if let Some(r) = inner.retire(handle) {
+                    // Within the room there is.
+                    let _ = self.retired.push(r);
+                }
+            }
+        }
+        mem::replace(&mut self.retired, Several::None)
+    }
+}
+
+impl Drop for Moving {
+    fn drop(&mut self) {
+        let Some(first) = self.handles.first() else {
+            return;
+        };
+        let mut inner = first.peer.inner.lock();
+        let mut is_told = false;
+        for handle in self.handles.iter() {
+            handle.end_move(&mut inner, false);
+            is_told |= handle.is_dead();
+        }
+        drop(inner);
+        if is_told {
+            // Their notices waited.
+            first.peer.wake();
+        }
+    }
+}
