@@ -84,6 +84,96 @@ TEST("OBJ-1 the module stays while there is a peer")
 	wait_for_device();
 }
 
+TEST("OBJ-12 the module stays while there is an exported handle")
+{
+	struct peer p;
+	int fd, copy;
+
+	need_module();
+	p = peer_new(0);
+	fd = (int)OK(export_fd(&p, node_new(&p, 1), 0));
+	/* Of a node that is dead, too. */
+	peer_close(&p);
+	ERR(unload(), EWOULDBLOCK);
+	copy = (int)OK(SYS(fcntl(fd, F_DUPFD_CLOEXEC, 0)));
+	close_fd(fd);
+	ERR(unload(), EWOULDBLOCK);
+	close_fd(copy);
+	OK(unload());
+	OK(load());
+	wait_for_device();
+}
+
+/* A peer's whole life, if the module is there. */
+static void live(void)
+{
+	struct peer p = { .fd = open("/dev/" BUS1_DEVICE, O_RDWR | O_CLOEXEC) }, q;
+	struct bus1_handle h;
+	u64 n;
+	int fd;
+
+	if (p.fd < 0)
+		return;
+	q.fd = open("/dev/" BUS1_DEVICE, O_RDWR | O_CLOEXEC);
+	CHECK(q.fd >= 0);
+	q.pool = NULL;
+	n = node_new(&p, 1);
+	fd = (int)OK(export_fd(&p, n, 0));
+	OK(import_cmd(&q, fd, &h));
+	OK(send_fds(&q, h.id, &(s32){ 0 }, 1));
+	OK(send_pass(&q, h.id, h.id, 0, 0));
+	peer_close(&q);
+	peer_close(&p);
+	close_fd(fd);
+}
+
+TEST_TIMEOUT("OBJ-1 the module goes only when nobody uses it, however often it is asked", 120)
+{
+	for (int kept = 1; kept >= 0; kept--) {
+		unsigned int rounds = test_rounds(kept ? 2000 : 50);
+		int fd = -1, stop[2];
+		pid_t pids[2];
+
+		need_module();
+		if (kept) {
+			struct peer p = peer_new(0);
+
+			fd = (int)OK(export_fd(&p, node_new(&p, 1), 0));
+			peer_close(&p);
+		}
+		OK(SYS(pipe2(stop, O_CLOEXEC | O_NONBLOCK)));
+		for (int i = 0; i < 2; i++) {
+			pids[i] = test_fork();
+			if (!pids[i]) {
+				char byte;
+
+				if (fd >= 0)
+					close_fd(fd);
+				close_fd(stop[1]);
+				while (read(stop[0], &byte, 1) < 0)
+					live();
+				_exit(0);
+			}
+		}
+		for (unsigned int i = 0; i < rounds; i++) {
+			int r = unload();
+
+			if (r) {
+				ERR(r, EWOULDBLOCK);
+				continue;
+			}
+			EQ(kept, 0);
+			OK(load());
+		}
+		close_fd(stop[1]);
+		for (int i = 0; i < 2; i++)
+			test_wait(pids[i]);
+		if (kept)
+			close_fd(fd);
+		wait_for_device();
+	}
+}
+
 TEST_TIMEOUT("OBJ-1 loading, using and unloading leaves nothing", 120)
 {
 	need_module();

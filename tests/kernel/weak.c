@@ -39,7 +39,6 @@ TEST("OBJ-7 a weak handle does not use its node")
 
 	/* From the owner, in a message and directly: the node was never used. */
 	OK(send_pass(&t.a, t.to_b, t.n, BUS1_PASS_WEAK, 0));
-	OK(destroy_unused(&t.a, node_new(&t.a, 1)));
 	EQ(peer_info(&t.a).n_queued, 0);
 	w = GOT_HANDLE(&t.b, t.nb).id;
 	EQ(grant_as(&t.a, t.n, &t.b, BUS1_TRANSFER_WEAK, 0), w);
@@ -48,7 +47,9 @@ TEST("OBJ-7 a weak handle does not use its node")
 	ERR(release(&t.b, w), ENXIO);
 	NOTHING(&t.a);
 	w = grant_as(&t.a, t.n, &t.b, BUS1_TRANSFER_WEAK, 0);
+	OK(send_pass(&t.a, t.to_b, t.n, BUS1_PASS_WEAK, 0));
 	OK(destroy_unused(&t.a, t.n));
+	EQ(GOT_HANDLE(&t.b, t.nb).id, w);
 	GOT_DEAD(&t.b, w);
 	NOTHING(&t.b);
 }
@@ -250,6 +251,7 @@ TEST("OBJ-7 of many made strong one is dead, and none is")
 	struct world world;
 
 	ids[0] = ids[2] = grant_as(&t.a, t.n, &t.b, BUS1_TRANSFER_WEAK, 0);
+	EQ(grant_as(&t.a, t.n, &t.b, BUS1_TRANSFER_WEAK, 0), ids[0]);
 	ids[1] = grant_as(&t.a, m, &t.b, BUS1_TRANSFER_WEAK, 0);
 	OK(destroy(&t.a, m));
 	world = WORLD(&t.a, &t.b, &t.c);
