@@ -417,7 +417,7 @@ impl Use {
         }
         let node = &self.node;
         let owner = node.owner.inner.lock();
-        if owner.closed || node.is_dead() {
+        if owner.closed || node.is_gone() {
             return Err(ehostunreach());
         }
         node.add_user();

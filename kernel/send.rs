@@ -146,8 +146,8 @@ impl<'a> Load<'a> {
 /// Where a message goes.
 struct Dest {
     node: NodeRef,
-    /// Of the handle that is spent with it.
-    once: Option<u64>,
+    /// The count of a one-shot handle, which goes with it.
+    once: Moving,
 }
 
 impl Dest {
@@ -155,24 +155,23 @@ impl Dest {
         let inner = peer.inner.lock();
         let node = inner.resolve(id)?.clone();
         let is_handle = node.is_once && matches!(inner.ids.get(id), Some(Object::Handle(_)));
-        Ok(Self {
-            node,
-            once: is_handle.then_some(id),
-        })
+        drop(inner);
+        let once = if is_handle {
+            // The last count may be on its way with another message already.
+            Moving::start(peer, 1, core::iter::once(id))
+                .map_err(|e| if peer.inner.lock().resolve(id).is_ok() { ehostunreach() } else { e })?
+        } else {
+            Moving::none()
+        };
+        Ok(Self { node, once })
     }
 
     /// The message is sent.
-    fn finish(peer: &Arc<Peer>, node: &NodeRef, once: Option<u64>) {
-        if !node.is_once {
-            return;
+    fn finish(node: &NodeRef, once: Moving) {
+        if node.is_once {
+            drop(once.finish());
+            finish_spent(node);
         }
-        if let Some(id) = once {
-            // Unless another thread has released it.
-            if let Ok(count) = Moving::start(peer, 1, core::iter::once(id)) {
-                drop(count.finish());
-            }
-        }
-        finish_spent(node);
     }
 }
 
@@ -185,7 +184,7 @@ fn send_one(peer: &Arc<Peer>, dest: u64, mut load: Load<'_>) -> Result {
         waiter.wake();
     }
     drop(moving.finish());
-    Dest::finish(peer, &dest.node, dest.once);
+    Dest::finish(&dest.node, dest.once);
     note_all_passed(peer, &load.grants);
     Ok(())
 }
@@ -193,8 +192,8 @@ fn send_one(peer: &Arc<Peer>, dest: u64, mut load: Load<'_>) -> Result {
 /// What becomes of one destination.
 enum Fate {
     Failed(Error),
-    Ready(Draft, Option<u64>),
-    Linked(Arc<Item<Message>>, Option<u64>),
+    Ready(Draft, Moving),
+    Linked(Arc<Item<Message>>, Moving),
 }
 
 /// Whether an error is that of one destination, not of the command.
@@ -263,7 +262,7 @@ fn send_many(peer: &Arc<Peer>, cmd: &bus1_cmd_send, mut load: Load<'_>) -> Resul
             if is_waited {
                 node.owner.wake();
             }
-            Dest::finish(peer, node, once);
+            Dest::finish(node, once);
         }
     }
     drop(moving.finish());
