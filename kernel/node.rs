@@ -132,6 +132,8 @@ pub(crate) struct Node {
     users: Atomic<i64>,
     /// Set under the owner's lock; no message is linked after that.
     dead: Atomic<bool>,
+    /// See [`is_condemned`](Self::is_condemned). Under the owner's lock.
+    condemned: Atomic<bool>,
     /// The owner has passed the node on, and was not told since that it is unused. Under the
     /// owner's lock.
     in_use: Atomic<bool>,
@@ -224,6 +226,7 @@ impl Node {
                 id: Atomic::new(0),
                 users: Atomic::new(0),
                 dead: Atomic::new(false),
+                condemned: Atomic::new(false),
                 in_use: Atomic::new(false),
                 seq: Atomic::new(0),
                 told: Atomic::new(0),
@@ -266,9 +269,13 @@ impl Node {
         self.dead.load(Relaxed) || self.base.as_ref().is_some_and(|b| b.dead.load(Relaxed))
     }
 
-    /// It was itself marked dead, and is out of its owner's table or about to be.
+    /// It is about to be destroyed, if all goes well: seen only in the section that decides it.
     pub(crate) fn is_condemned(&self, _owner: &mut Inner) -> bool {
-        self.dead.load(Relaxed)
+        self.condemned.load(Relaxed)
+    }
+
+    pub(crate) fn set_condemned(&self, _owner: &mut Inner, condemned: bool) {
+        self.condemned.store(condemned, Relaxed);
     }
 
     /// A message can not be linked to it.
@@ -329,9 +336,9 @@ impl Node {
     }
 }
 
-/// Marks a node dead, or takes that back in the same section under the lock.
-pub(crate) fn mark_dead(node: &Node, _owner: &mut Inner, dead: bool) {
-    node.dead.store(dead, Relaxed);
+/// Marks a node dead, for good.
+pub(crate) fn mark_dead(node: &Node, _owner: &mut Inner) {
+    node.dead.store(true, Relaxed);
 }
 
 /// After a facet was marked dead for good: its base may be unused. True if the owner is to be woken.

@@ -173,11 +173,11 @@ impl Inner {
 
     /// A facet leaves the peer's tables, if it is there.
     pub(crate) fn remove_facet(&mut self, facet: &Node) -> Option<Object> {
-        let object = self.ids.remove(facet.id.load(Relaxed))?;
-        self.nodes -= 1;
         if let Some(key) = facet_key(facet) {
             self.facets.remove(&key);
         }
+        let object = self.ids.remove(facet.id.load(Relaxed))?;
+        self.nodes -= 1;
         Some(object)
     }
 
@@ -274,7 +274,7 @@ impl Peer {
             match object {
                 Object::Node(node) => {
                     // Facets, too, stand in the table.
-                    mark_dead(&node, &mut self.inner.lock(), true);
+                    mark_dead(&node, &mut self.inner.lock());
                     tell_holders(&node, None, &mut HandleList::new());
                 }
                 Object::Handle(handle) => drop(Retired::new(handle, None)),
