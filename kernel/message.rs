@@ -80,7 +80,11 @@ impl Passed {
     pub(crate) fn describe(&self) -> bus1_handle {
         let (node, id, cookie, flags, grade, dead) = match self {
             Self::Handle(h) => {
-                let weak = if h.grade.is_weak() { abi::BUS1_HANDLE_WEAK } else { 0 };
+                let weak = if h.grade.is_weak() {
+                    abi::BUS1_HANDLE_WEAK
+                } else {
+                    0
+                };
                 (&h.node, h.id.load(Relaxed), 0, weak, h.grade, h.is_dead())
             }
             Self::Own(u) => {
@@ -90,7 +94,11 @@ impl Passed {
                 (node, id, node.cookie, own, Grade::OWNER, node.is_gone())
             }
         };
-        let once = if node.is_once { abi::BUS1_HANDLE_ONCE } else { 0 };
+        let once = if node.is_once {
+            abi::BUS1_HANDLE_ONCE
+        } else {
+            0
+        };
         let dead = if dead { abi::BUS1_HANDLE_DEAD } else { 0 };
         bus1_handle {
             id,
@@ -345,8 +353,7 @@ impl Draft {
     #[inline]
     pub(crate) fn new(node: NodeRef, len: usize, priority: u8) -> Result<Self> {
         let memory = node.owner.spare.take()?;
-        let message = memory.pin_init_with(Item::new(
-            try_pin_init!(Message {
+        let message = memory.pin_init_with(Item::new(try_pin_init!(Message {
                 node,
                 written: UnsafeCell::new(Written {
                     slice: Slice { id: 0, offset: 0 },
@@ -360,8 +367,7 @@ impl Draft {
                 priority,
                 is_plain: Atomic::new(true),
                 inline <- Opaque::ffi_init(|_| ()),
-            }? Error),
-        ))?;
+            }? Error)))?;
         Stat::Messages.add(1);
         Ok(Self(message.into()))
     }

@@ -53,8 +53,7 @@ impl Moving {
             return Ok(());
         }
         let commit = Commit::new()?;
-        let mut told: KVVec<Told> =
-            KVVec::with_capacity(self.handles.len(), GFP_KERNEL_ACCOUNT)?;
+        let mut told: KVVec<Told> = KVVec::with_capacity(self.handles.len(), GFP_KERNEL_ACCOUNT)?;
         // Nothing fails from here on.
         self.finish().for_each(|r| {
             // Within the room there is.

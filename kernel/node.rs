@@ -588,8 +588,7 @@ impl Handle {
         node: NodeRef,
         grade: Grade,
     ) -> Result<ListArc<Item<Handle>, 2>> {
-        let handle = memory.pin_init_with(Item::new(
-            try_pin_init!(Self {
+        let handle = memory.pin_init_with(Item::new(try_pin_init!(Self {
                 peer,
                 node,
                 grade,
@@ -603,8 +602,7 @@ impl Handle {
                 links <- ListLinks::new(),
                 tracker <- AtomicTracker::new(),
                 _counted: Counted::new(Stat::Handles),
-            }? Error),
-        ))?;
+            }? Error)))?;
         Ok(handle.into())
     }
 

@@ -7,7 +7,8 @@ use crate::errno::{edquot, ehostunreach};
 use crate::ids::{Growth, Hashed, IdTable};
 use crate::message::{Draft, Message, Passed};
 use crate::node::{
-    mark_dead, tell_holders, Grade, Grant, Handle, HandleList, HandleRef, Node, NodeRef, Retired, Use,
+    mark_dead, tell_holders, Grade, Grant, Handle, HandleList, HandleRef, Node, NodeRef, Retired,
+    Use,
 };
 use crate::pool::Pool;
 use crate::queue::{Commit, Entry, Item, Items, Queue};
@@ -134,9 +135,7 @@ impl Inner {
     pub(crate) fn grant(&mut self, id: u64) -> Result<Grant> {
         let (node, grade) = match self.ids.get(id) {
             Some(Object::Node(node)) => (node.clone(), Grade::OWNER),
-            Some(Object::Handle(handle)) if handle.is_held() => {
-                (handle.node.clone(), handle.grade)
-            }
+            Some(Object::Handle(handle)) if handle.is_held() => (handle.node.clone(), handle.grade),
             _ => return Err(ENXIO),
         };
         let user = if grade.is_weak() {

@@ -319,8 +319,8 @@ fn take_one(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<boo
             Ok(true)
         }
         Some(Err(notice)) => {
-            let written = describe(call, notice.kind(), &mut at, false)
-                .and_then(|()| call.write_taken(1, 0));
+            let written =
+                describe(call, notice.kind(), &mut at, false).and_then(|()| call.write_taken(1, 0));
             if let Err(e) = written {
                 put_back_one(peer, notice);
                 return Err(e);

@@ -199,8 +199,13 @@ impl Dest {
         drop(inner);
         let once = if is_handle {
             // The last count may be on its way with another message already.
-            Moving::start(peer, 1, core::iter::once(id))
-                .map_err(|e| if peer.inner.lock().resolve(id).is_ok() { ehostunreach() } else { e })?
+            Moving::start(peer, 1, core::iter::once(id)).map_err(|e| {
+                if peer.inner.lock().resolve(id).is_ok() {
+                    ehostunreach()
+                } else {
+                    e
+                }
+            })?
         } else {
             Moving::none()
         };
