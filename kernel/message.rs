@@ -5,10 +5,11 @@
 use crate::abi::{self, bus1_handle};
 use crate::baggage::Baggage;
 use crate::bridge::Stat;
-use crate::node::{Grade, Grant, Handle, HandleRef, Node, NodeRef, Use};
+use crate::handle::{Grade, Handle, HandleRef};
+use crate::item::{Commit, Deliver, DynItem, Item, Ready, Tag};
+use crate::node::{Grant, Node, NodeRef, Use};
 use crate::peer::{Inner, Peer};
 use crate::pool::read_inline;
-use crate::queue::{Commit, Deliver, DynItem, Item, Ready, Tag};
 use crate::slices::Slice;
 use crate::user::{Payload, Several};
 use core::cell::UnsafeCell;
@@ -33,7 +34,7 @@ pub(crate) enum Kind<'a> {
     /// The notice that the node is unused.
     Unused(&'a Node),
     #[cfg(CONFIG_KUNIT = "y")]
-    Test(&'a crate::queue::Number),
+    Test(&'a crate::item::Number),
 }
 
 impl<'a> Kind<'a> {
@@ -49,7 +50,7 @@ impl<'a> Kind<'a> {
             Tag::Node => Self::Unused(unsafe { &(*thin.cast::<Item<Node>>()).body }),
             #[cfg(CONFIG_KUNIT = "y")]
             // SAFETY: As above.
-            Tag::Test => Self::Test(unsafe { &(*thin.cast::<Item<crate::queue::Number>>()).body }),
+            Tag::Test => Self::Test(unsafe { &(*thin.cast::<Item<crate::item::Number>>()).body }),
         }
     }
 

@@ -2,9 +2,10 @@
 
 //! Counts of handles on their way out of a peer.
 
-use crate::node::{HandleRef, Retired, Told};
+use crate::handle::{HandleRef, Retired};
+use crate::item::Commit;
+use crate::node::Told;
 use crate::peer::Peer;
-use crate::queue::Commit;
 use crate::user::Several;
 use core::mem;
 use kernel::prelude::*;

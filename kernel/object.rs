@@ -8,14 +8,14 @@ use crate::abi::{
 };
 use crate::baggage::FileRef;
 use crate::errno::emediumtype;
+use crate::handle::{Grade, HandleList};
+use crate::item::{Commit, Items};
 use crate::message::{Passed, PassedList, INLINE};
 use crate::moving::Moving;
 use crate::node::{
-    detach, mark_dead, settle_told, take_holder, tell, tell_holders, Grade, Grant, HandleList,
-    Node, NodeRef,
+    detach, mark_dead, settle_told, take_holder, tell, tell_holders, Grant, Node, NodeRef,
 };
 use crate::peer::{Inner, Object, Peer};
-use crate::queue::{Commit, Items};
 use crate::user::{read_several, write_u64, Several};
 use core::ptr::NonNull;
 use kernel::list::List;

@@ -4,14 +4,13 @@
 
 use crate::bridge::{Counted, Stat, WaitQueue};
 use crate::errno::{edquot, ehostunreach};
+use crate::handle::{Grade, Handle, HandleList, HandleRef, Retired};
 use crate::ids::{Growth, Hashed, IdTable};
+use crate::item::{Commit, Entry, Item, Items};
 use crate::message::{Draft, Message, Passed};
-use crate::node::{
-    mark_dead, tell_holders, Grade, Grant, Handle, HandleList, HandleRef, Node, NodeRef, Retired,
-    Use,
-};
+use crate::node::{mark_dead, tell_holders, Grant, Node, NodeRef, Use};
 use crate::pool::Pool;
-use crate::queue::{Commit, Entry, Item, Items, Queue};
+use crate::queue::Queue;
 use crate::slices::{Slice, Slices, GRANULE};
 use crate::spare::Spare;
 use core::mem;
