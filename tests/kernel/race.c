@@ -162,7 +162,7 @@ TEST_TIMEOUT("OBJ-3 a release against a delivery of the same handle", 120)
 {
 	struct race r;
 
-	race_start(&r, other_release, 10000);
+	race_start(&r, other_release, 6000);
 	for (u32 i = 0; i < r.rounds; i++) {
 		struct seen b;
 
@@ -193,7 +193,7 @@ TEST_TIMEOUT("OBJ-11 the end of a node against what is sent to it", 120)
 {
 	struct race r;
 
-	race_start(&r, other_destroy, 10000);
+	race_start(&r, other_destroy, 6000);
 	for (u32 i = 0; i < r.rounds; i++) {
 		u64 nc = node_new(&r.c, 3), hc = grant(&r.c, nc, &r.b);
 		struct seen a, b;
@@ -234,7 +234,7 @@ TEST_TIMEOUT("OBJ-8 a revocation against passing the handle on", 120)
 	struct race r;
 	u64 nc, b_to_c;
 
-	race_start(&r, other_revoke, 10000);
+	race_start(&r, other_revoke, 6000);
 	nc = node_new(&r.c, 3);
 	b_to_c = grant(&r.c, nc, &r.b);
 	for (u32 i = 0; i < r.rounds; i++) {
@@ -287,7 +287,7 @@ TEST_TIMEOUT("OBJ-1 a receiver closes against a multicast to it", 120)
 {
 	struct race r;
 
-	race_start(&r, other_close, 5000);
+	race_start(&r, other_close, 3000);
 	for (u32 i = 0; i < r.rounds; i++) {
 		struct seen b;
 		s32 errors[2];
@@ -334,7 +334,7 @@ TEST_TIMEOUT("OBJ-7 a weak handle is made strong against the last release", 120)
 	struct race r;
 	u64 seq = 0;
 
-	race_start(&r, other_release_all, 10000);
+	race_start(&r, other_release_all, 6000);
 	r.weak = grant_as(&r.a, r.n, &r.b, BUS1_TRANSFER_WEAK, 0);
 	for (u32 i = 0; i < r.rounds; i++) {
 		struct in in;
@@ -379,7 +379,7 @@ TEST_TIMEOUT("OBJ-7 a weak handle is made strong against the end of what is unus
 {
 	struct race r;
 
-	race_start(&r, other_destroy_unused, 10000);
+	race_start(&r, other_destroy_unused, 6000);
 	for (u32 i = 0; i < r.rounds; i++) {
 		u64 strong = 0;
 		int made;
@@ -420,7 +420,7 @@ TEST_TIMEOUT("OBJ-12 a descriptor is closed against its import", 120)
 {
 	struct race r;
 
-	race_start(&r, other_import, 5000);
+	race_start(&r, other_import, 3000);
 	for (u32 i = 0; i < r.rounds; i++) {
 		struct seen a;
 
@@ -455,7 +455,7 @@ TEST_TIMEOUT("OBJ-12 an export against the end of the handle, of the node, of th
 {
 	struct race r;
 
-	race_start(&r, other_export, 5000);
+	race_start(&r, other_export, 3000);
 	for (u32 i = 0; i < r.rounds; i++) {
 		struct peer d = {};
 		u64 n = r.n;
@@ -510,7 +510,7 @@ TEST_TIMEOUT("OBJ-9 a one-shot is sent by two at once, and carries one message",
 {
 	struct race r;
 
-	race_start(&r, other_send_once, 10000);
+	race_start(&r, other_send_once, 6000);
 	for (u32 i = 0; i < r.rounds; i++) {
 		struct seen a, b, c;
 		int mine;
@@ -560,7 +560,7 @@ TEST_TIMEOUT("OBJ-9 a one-shot is sent by one and released by another", 120)
 {
 	struct race r;
 
-	race_start(&r, other_drop_once, 10000);
+	race_start(&r, other_drop_once, 6000);
 	for (u32 i = 0; i < r.rounds; i++) {
 		struct seen a;
 		int mine;
@@ -605,7 +605,7 @@ TEST_TIMEOUT("OBJ-5 one count is moved by two at once, and one moves it", 120)
 	struct race r;
 	u64 nc;
 
-	race_start(&r, other_move, 10000);
+	race_start(&r, other_move, 6000);
 	nc = node_new(&r.c, 3);
 	r.g = grant(&r.c, nc, &r.b);
 	for (u32 i = 0; i < r.rounds; i++) {
