@@ -131,6 +131,7 @@ impl PassedList {
 
     /// The receiver has them now: each coming one becomes a count. True if one of them is dead, and
     /// its notice may now be received.
+    #[inline]
     pub(crate) fn take(&self, peer: &mut Inner) -> bool {
         let mut dead = false;
         for passed in self.list.iter() {
@@ -144,7 +145,27 @@ impl PassedList {
         dead
     }
 
+    /// The receiver that has them in its hand is done; it has them now, if it `takes` them. As
+    /// [`take`](Self::take).
+    #[inline]
+    pub(crate) fn finish(&self, peer: &mut Inner, takes: bool) -> bool {
+        let mut dead = false;
+        for passed in self.list.iter() {
+            if let Passed::Handle(h) = passed {
+                h.add_in_hand(-1);
+                if takes {
+                    h.add_coming(-1, peer);
+                    h.add_count(1, peer);
+                    dead |= h.is_dead();
+                }
+            }
+        }
+        self.taken.store(takes, Relaxed);
+        dead
+    }
+
     /// A receiver takes them into its hand, or is done. With the peer's lock held.
+    #[inline]
     pub(crate) fn add_in_hand(&self, n: i64) {
         for passed in self.list.iter() {
             if let Passed::Handle(h) = passed {
@@ -165,7 +186,7 @@ impl Deref for PassedList {
 impl Drop for PassedList {
     #[inline]
     fn drop(&mut self) {
-        if !self.list.is_empty() && !self.taken.load(Relaxed) {
+        if !self.taken.load(Relaxed) {
             for passed in self.list.iter() {
                 if let Passed::Handle(h) = passed {
                     h.peer.give_up(h);
@@ -373,9 +394,31 @@ impl Draft {
     #[inline]
     pub(crate) fn admit(&mut self, grant: &Grant) -> Result {
         let passed = self.0.node.owner.admit(grant)?;
-        self.0.is_plain.store(false, Relaxed);
-        self.written().extra.passed.list = Several::One([passed]);
+        self.set_only(passed);
         Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn set_only(&mut self, passed: Passed) {
+        self.0.is_plain.store(false, Relaxed);
+        let list = &raw mut self.written().extra.passed.list;
+        // SAFETY: There is none in it yet, so that nothing is to be dropped.
+        unsafe { list.write(Several::One([passed])) };
+    }
+
+    #[inline]
+    pub(crate) fn into_message(self) -> ListArc<Item<Message>> {
+        self.0.set_sent(true);
+        self.0
+    }
+
+    /// Links the message, which brings a handle that the receiver has already. Gives it back if it
+    /// is not that simple.
+    #[inline]
+    pub(crate) fn link_known(self, grant: &Grant) -> core::result::Result<Option<Arc<Peer>>, Self> {
+        let owner = Arc::as_ptr(&self.0.node.owner);
+        // SAFETY: As in `link`.
+        unsafe { (*owner).link_known(self, grant) }
     }
 
     pub(crate) fn set_passed(&mut self, passed: PassedList) {

@@ -290,10 +290,14 @@ impl Node {
     }
 
     /// It gets a user. Only with the owner's lock held can that be the first one.
+    #[inline]
     fn add_user(&self) {
-        if self.users.fetch_add(1, Relaxed) != 0 {
-            return;
+        if self.users.fetch_add(1, Relaxed) == 0 {
+            self.hold_base();
         }
+    }
+
+    fn hold_base(&self) {
         if let Some(base) = &self.base {
             if !self.holds_base.load(Relaxed) && !self.dead.load(Relaxed) {
                 self.holds_base.store(true, Relaxed);
@@ -395,20 +399,15 @@ pub(crate) struct Use {
 
 impl Use {
     /// By the owner, with its lock held, or by who has a strong handle, with the lock of its peer
-    /// held.
-    pub(crate) fn new(node: &NodeRef, _holder: &mut Inner) -> Self {
+    /// held: see [`Inner::grant`].
+    #[inline]
+    pub(crate) fn new(node: NodeRef) -> Self {
         node.add_user();
-        Self {
-            node: node.clone(),
-            weak: false,
-        }
+        Self { node, weak: false }
     }
 
-    pub(crate) fn weak(node: &NodeRef) -> Self {
-        Self {
-            node: node.clone(),
-            weak: true,
-        }
+    pub(crate) fn weak(node: NodeRef) -> Self {
+        Self { node, weak: true }
     }
 
     pub(crate) fn clone_use(&self) -> Self {
@@ -442,12 +441,13 @@ impl Use {
 }
 
 impl Drop for Use {
+    #[inline]
     fn drop(&mut self) {
-        if self.weak {
-            return;
-        }
-        if let Some(notice) = put_user(&self.node, None) {
-            notice.wake();
+        // Full: see `put_user`.
+        if !self.weak && self.node.users.fetch_sub(1, Full) == 1 {
+            if let Some(notice) = no_users(&self.node, None) {
+                notice.wake();
+            }
         }
     }
 }
@@ -466,7 +466,7 @@ impl Grant {
     /// Makes it weak.
     pub(crate) fn weaken(self) -> Self {
         Self {
-            user: Use::weak(self.node()),
+            user: Use::weak(self.node().clone()),
             grade: self.grade.weak(),
         }
     }
@@ -514,6 +514,11 @@ fn put_user(node: &NodeRef, commit: Option<&Arc<Commit>>) -> Option<Told> {
     if node.users.fetch_sub(1, Full) != 1 {
         return None;
     }
+    no_users(node, commit)
+}
+
+/// The last user was just taken away.
+fn no_users(node: &NodeRef, commit: Option<&Arc<Commit>>) -> Option<Told> {
     let mut owner = node.owner.inner.lock();
     let mut tells = tell_unused(node, &mut owner, commit);
     if node.users.load(Relaxed) == 0 {

@@ -10,7 +10,7 @@ use crate::baggage::FileRef;
 use crate::errno::emediumtype;
 use crate::message::{Passed, PassedList, INLINE};
 use crate::node::{
-    detach, mark_dead, note_passed, settle_told, take_holder, tell, tell_holders, Grade, Grant,
+    detach, mark_dead, settle_told, take_holder, tell, tell_holders, Grade, Grant,
     HandleList, Node, NodeRef,
 };
 use crate::peer::{Inner, Object, Peer};
@@ -347,13 +347,12 @@ pub(crate) fn transfer(peer: &Arc<Peer>, cmd: &bus1_cmd_transfer) -> Result {
 }
 
 /// The owner's books after its nodes were passed on.
+#[inline]
 pub(crate) fn note_all_passed(peer: &Arc<Peer>, grants: &[Grant]) {
     for grant in grants {
-        let node = grant.node();
         // The base of a facet in use is in use.
-        if Arc::ptr_eq(&node.owner, peer) && !grant.grade.is_weak() && !node.is_in_use() {
-            let overtaken = note_passed(node, &mut peer.inner.lock());
-            drop(overtaken);
+        if Arc::ptr_eq(&grant.node().owner, peer) && !grant.node().is_in_use() {
+            grant.note_passed();
         }
     }
 }

@@ -5,7 +5,7 @@
 use crate::bridge::{Counted, Stat, WaitQueue};
 use crate::errno::{edquot, ehostunreach};
 use crate::ids::{Growth, Hashed, IdTable};
-use crate::message::{Message, Passed};
+use crate::message::{Draft, Message, Passed};
 use crate::node::{
     mark_dead, tell_holders, Grade, Grant, Handle, HandleList, HandleRef, Node, NodeRef, Retired, Use,
 };
@@ -130,6 +130,7 @@ impl Inner {
     }
 
     /// What an id of this peer's stands for, to be passed on. ENXIO.
+    #[inline]
     pub(crate) fn grant(&mut self, id: u64) -> Result<Grant> {
         let (node, grade) = match self.ids.get(id) {
             Some(Object::Node(node)) => (node.clone(), Grade::OWNER),
@@ -139,9 +140,9 @@ impl Inner {
             _ => return Err(ENXIO),
         };
         let user = if grade.is_weak() {
-            Use::weak(&node)
+            Use::weak(node)
         } else {
-            Use::new(&node, self)
+            Use::new(node)
         };
         Ok(Grant { user, grade })
     }
@@ -551,11 +552,7 @@ impl Peer {
             }
             // Whoever waits has taken the lock to look since he queued himself up.
             let waiter = self.wait.is_active().then(|| message.node.owner.clone());
-            let level = if self.by_priority.load(Relaxed) {
-                message.priority
-            } else {
-                0
-            };
+            let level = self.level(&message);
             match commit {
                 Some(commit) => inner.queue.push_pending(message as Entry, level, commit),
                 None => inner.queue.push(message as Entry, level),
@@ -566,6 +563,44 @@ impl Peer {
         message.set_sent(false);
         drop(message);
         Err(refused)
+    }
+
+    /// Links a message that brings a handle which this peer has already, or gives it back if that is
+    /// not so, or it can not be linked.
+    #[inline]
+    pub(crate) fn link_known(
+        &self,
+        mut draft: Draft,
+        grant: &Grant,
+    ) -> core::result::Result<Option<Arc<Self>>, Draft> {
+        let mut inner = self.inner.lock();
+        let handle = match inner.find_handle(grant) {
+            Some(handle) if !inner.closed && inner.queue.len() < MAX_QUEUED => handle.clone(),
+            _ => {
+                drop(inner);
+                return Err(draft);
+            }
+        };
+        if draft.node().refuses(&mut inner) {
+            drop(inner);
+            return Err(draft);
+        }
+        handle.add_coming(1, &mut inner);
+        draft.set_only(Passed::Handle(handle));
+        let message = draft.into_message();
+        let waiter = self.wait.is_active().then(|| message.node.owner.clone());
+        let level = self.level(&message);
+        inner.queue.push(message as Entry, level);
+        Ok(waiter)
+    }
+
+    #[inline]
+    fn level(&self, message: &Message) -> u8 {
+        if self.by_priority.load(Relaxed) {
+            message.priority
+        } else {
+            0
+        }
     }
 
     /// Makes the pool, if there is none, and checks a mapping of it.

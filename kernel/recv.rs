@@ -233,7 +233,7 @@ struct Layout {
 
 impl Layout {
     /// From `at` on. A peek shows neither handles nor file descriptors.
-    #[inline]
+    #[inline(always)]
     fn new(call: &Call<'_>, m: &Message, at: usize) -> Self {
         let peeks = call.has(abi::BUS1_RECV_PEEK);
         let handles = at + m.inline().len().next_multiple_of(8);
@@ -256,7 +256,7 @@ impl Layout {
 }
 
 /// Bytes of buf[] that an item needs.
-#[inline]
+#[inline(always)]
 fn size_in_buf(call: &Call<'_>, kind: Kind<'_>) -> usize {
     match kind {
         Kind::Message(m) if m.is_plain() => m.inline().len().next_multiple_of(8),
@@ -266,7 +266,7 @@ fn size_in_buf(call: &Call<'_>, kind: Kind<'_>) -> usize {
 }
 
 /// Bytes that the caller's buf[] lacks for an item, or 0; if there is room the item is in hand.
-#[inline]
+#[inline(always)]
 fn fit(call: &Call<'_>, kind: Kind<'_>, used: usize) -> usize {
     let size = used + size_in_buf(call, kind);
     if size <= call.cmd.buf_size as usize || call.has(abi::BUS1_RECV_DROP) {
@@ -547,7 +547,7 @@ fn describe_content(
 
 /// A message was received, or dropped if the caller wants that. Returns where its part of buf[] ends,
 /// if another follows.
-#[inline]
+#[inline(always)]
 fn finish_message(
     peer: &Arc<Peer>,
     call: &Call<'_>,
@@ -556,10 +556,7 @@ fn finish_message(
     drops: bool,
 ) -> usize {
     if !m.passed().is_empty() {
-        let mut inner = peer.inner.lock();
-        m.passed().add_in_hand(-1);
-        let dead = !drops && m.passed().take(&mut inner);
-        drop(inner);
+        let dead = m.passed().finish(&mut peer.inner.lock(), !drops);
         if dead {
             // Notices that waited for these handles may be received now.
             peer.wake();

@@ -106,8 +106,14 @@ fn send_handle(peer: &Arc<Peer>, cmd: &bus1_cmd_send, payload: &Payload) -> Resu
     let grant = passed(grant?, &pass)?;
     let mut draft = Draft::new(node, payload.len(), cmd.priority as u8)?;
     draft.fill(payload)?;
-    draft.admit(&grant)?;
-    if let Some(waiter) = draft.link(None)? {
+    let waiter = match draft.link_known(&grant) {
+        Ok(waiter) => waiter,
+        Err(mut draft) => {
+            draft.admit(&grant)?;
+            draft.link(None)?
+        }
+    };
+    if let Some(waiter) = waiter {
         waiter.wake();
     }
     note_all_passed(peer, core::slice::from_ref(&grant));
