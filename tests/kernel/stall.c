@@ -270,7 +270,7 @@ TEST("ORD-5 an ordered multicast that stalls delays no other")
 
 TEST("OBJ-9 a one-shot that stalls while it is sent is not spent yet")
 {
-	for (int what = 0; what < 4; what++) {
+	for (int what = 0; what < 6; what++) {
 		struct tar t = tar_new();
 		struct scene s = scene_new();
 		u64 f = once_new(&s.b, s.nb, 7), h = grant(&s.b, f, &s.a), g = grant(&s.b, f, &s.x);
@@ -281,7 +281,11 @@ TEST("OBJ-9 a one-shot that stalls while it is sent is not spent yet")
 		stall_start(&st, &s.a, &t);
 		business_as_usual(&s);
 		NOTHING(&s.x);
-		if (what & 2) {
+		if (what & 4) {
+			/* Another thread gives the count back. */
+			OK(release(&s.a, h));
+			ERR(release(&s.a, h), ENXIO);
+		} else if (what & 2) {
 			/* Another is faster. */
 			OK(send_str(&s.x, g, "faster"));
 			GOT_BADGE(&s.b, s.nb, 7, "faster");
@@ -289,7 +293,12 @@ TEST("OBJ-9 a one-shot that stalls while it is sent is not spent yet")
 		}
 		tar_melt(&t);
 		test_join(&st.thread);
-		if (what & 2) {
+		if (what & 4) {
+			ERR(st.r, ENXIO);
+			NOTHING(&s.b);
+			OK(send_str(&s.x, g, "mine"));
+			GOT_BADGE(&s.b, s.nb, 7, "mine");
+		} else if (what & 2) {
 			ERR(st.r, EHOSTUNREACH);
 			OK(release(&s.a, h));
 			NOTHING(&s.b);
