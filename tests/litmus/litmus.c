@@ -81,39 +81,6 @@ static void forbidden(struct run *r, const char *why, u32 k)
 	FAIL("forbidden: round %u, %s: %s", k, why, what);
 }
 
-/* Which round of the stream an item is, if it is of the stream at all. */
-static bool is_of(const struct stream *s, const struct inbox *in, const struct bus1_msg *m,
-		  u32 next, u32 *k)
-{
-	u64 number;
-
-	switch (m->type) {
-	case BUS1_MSG_NODE_DEAD:
-		if (s->kind != DEAD)
-			return false;
-		if (next < LITMUS_BATCH && s->ids[OBSERVER][next] == m->id) {
-			*k = next;
-			return true;
-		}
-		for (*k = 0; *k < LITMUS_BATCH; (*k)++)
-			if (s->ids[OBSERVER][*k] == m->id)
-				return true;
-		return false;
-	case BUS1_MSG_NODE_UNUSED:
-		number = m->cookie;
-		if (s->kind != UNUSED || number >> 32 != s->tag)
-			return false;
-		break;
-	default:
-		number = inbox_number(in, m);
-		if (s->kind > MULTICAST || number >> 32 != s->tag)
-			return false;
-		break;
-	}
-	*k = (u32)number;
-	return true;
-}
-
 static void see_effect(struct run *r, u32 k)
 {
 	r->seen.rounds++;
@@ -136,14 +103,13 @@ static void see_cause(struct run *r, u32 k)
 static void see_item(struct run *r, const struct bus1_msg *m)
 {
 	struct world *w = r->w;
-	const struct inbox *in = &w->in[OBSERVER];
 	u32 k;
 
-	if (is_of(&w->cause, in, m, r->causes, &k)) {
+	if (stream_has(&w->cause, w, OBSERVER, m, r->causes, &k)) {
 		if (k != r->causes)
 			forbidden(r, "a cause is out of order", k);
 		see_cause(r, k);
-	} else if (is_of(&w->effect, in, m, r->effects, &k)) {
+	} else if (stream_has(&w->effect, w, OBSERVER, m, r->effects, &k)) {
 		if (k != r->effects)
 			forbidden(r, "an effect is out of order", k);
 		see_effect(r, k);
@@ -367,6 +333,7 @@ static void prepare(struct run *r, u64 *rng)
 		struct stream *x = e ? &w->effect : &w->cause;
 
 		memset(x->told, 0, sizeof(x->told));
+		x->n = LITMUS_BATCH;
 		x->told[OBSERVER] = true;
 		x->told[ACTOR + 1] = !e && s->link[0] == BY_RECEPTION;
 		x->told[IDLE] = others && !s->early;

@@ -102,7 +102,7 @@ struct world *world(void)
 
 static void prepare_dead(struct world *w, struct stream *s, int p)
 {
-	OK(transfer(&w->in[s->by].peer, &w->in[p].peer, 0, s->dying, s->ids[p], LITMUS_BATCH));
+	OK(transfer(&w->in[s->by].peer, &w->in[p].peer, 0, s->dying, s->ids[p], s->n));
 }
 
 /* The nodes are used again and again, the handles come and go. */
@@ -113,14 +113,16 @@ static void prepare_unused(struct world *w, struct stream *s, int p)
 	if (!s->nodes[p][0])
 		for (u32 k = 0; k < LITMUS_BATCH; k++)
 			s->nodes[p][k] = node_new(owner, s->tag << 32 | k);
-	OK(transfer(owner, &w->in[s->by].peer, 0, s->nodes[p], s->ids[p], LITMUS_BATCH));
+	OK(transfer(owner, &w->in[s->by].peer, 0, s->nodes[p], s->ids[p], s->n));
 }
 
 void stream_prepare(struct world *w, struct stream *s, bool backwards)
 {
 	s->channel.word = s->channel.heard = 0;
+	if (!s->n)
+		return;
 	if (s->kind == DEAD)
-		for (u32 k = 0; k < LITMUS_BATCH; k++)
+		for (u32 k = 0; k < s->n; k++)
 			s->dying[k] = node_new(&w->in[s->by].peer, 0);
 	for (int i = 0; i < N_PEERS; i++) {
 		int p = backwards ? N_PEERS - 1 - i : i;
@@ -138,10 +140,10 @@ void stream_finish(struct world *w, struct stream *s)
 	if (s->kind == MULTICAST && s->told[IDLE])
 		while (inbox_recv(&w->in[IDLE], false))
 			;
-	for (int p = 0; s->kind == DEAD && p < N_PEERS; p++)
+	for (int p = 0; s->n && s->kind == DEAD && p < N_PEERS; p++)
 		if (s->told[p])
 			OK(ids_cmd(&w->in[p].peer, BUS1_CMD_HANDLE_RELEASE, 0, s->ids[p],
-				   LITMUS_BATCH));
+				   s->n));
 }
 
 static void send_to(struct world *w, struct stream *s, const u64 *dests, u32 n, u32 k)
@@ -220,4 +222,35 @@ void stream_do_by_hand(struct world *w, struct stream *s, u32 k, u64 delay)
 		else
 			send_to(w, s, &ids[i], 1, k);
 	}
+}
+
+bool stream_has(const struct stream *s, const struct world *w, int p, const struct bus1_msg *m,
+		u32 next, u32 *k)
+{
+	u64 number;
+
+	switch (m->type) {
+	case BUS1_MSG_NODE_DEAD:
+		if (s->kind != DEAD)
+			return false;
+		*k = next;
+		if (next < s->n && s->ids[p][next] == m->id)
+			return true;
+		for (*k = 0; *k < s->n; (*k)++)
+			if (s->ids[p][*k] == m->id)
+				return true;
+		return false;
+	case BUS1_MSG_NODE_UNUSED:
+		number = m->cookie;
+		if (s->kind != UNUSED || number >> 32 != s->tag)
+			return false;
+		break;
+	default:
+		number = inbox_number(&w->in[p], m);
+		if (s->kind > MULTICAST || number >> 32 != s->tag)
+			return false;
+		break;
+	}
+	*k = (u32)number;
+	return true;
 }

@@ -8,8 +8,8 @@
 
 #include "litmus.h"
 
-/* Actors, in the order of the chain; the observer; one who gets copies. */
-enum { ACTOR, OBSERVER = ACTOR + MAX_LINKS + 1, IDLE, N_PEERS };
+/* Actors, in the order of a chain; observers; one who gets copies. */
+enum { ACTOR, N_ACTORS = 4, OBSERVER = ACTOR + N_ACTORS, OBSERVER2, IDLE, N_PEERS };
 
 /* A peer, and what its last receive gave. */
 struct inbox {
@@ -43,7 +43,8 @@ u32 channel_hear(struct channel *c, enum kind how, bool wait, bool single);
  */
 struct stream {
 	enum kind kind;
-	u64 tag;			/* in the upper half of its numbers */
+	u64 tag;			/* in the upper half of its numbers; none has another's */
+	u32 n;				/* how many there will be in this batch */
 	int by;
 	bool told[N_PEERS];
 	unsigned int copies;		/* of a multicast, to IDLE */
@@ -71,5 +72,12 @@ void stream_finish(struct world *w, struct stream *s);
 /* Number k of the stream, to everybody or (in two steps) to some. */
 void stream_do(struct world *w, struct stream *s, u32 k, u64 *rng);
 void stream_do_by_hand(struct world *w, struct stream *s, u32 k, u64 delay);
+
+/*
+ * Which of the stream it is that came to peer p last, if it is of the stream at
+ * all; `next` is the one to be expected.
+ */
+bool stream_has(const struct stream *s, const struct world *w, int p, const struct bus1_msg *m,
+		u32 next, u32 *k);
 
 #endif /* BUS1_LITMUS_WORLD_H */
