@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "litmus.h"
 
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <time.h>
 
 const char *const kind_names[N_KINDS] = {
 	"message", "multicast", "dead", "unused", "memory", "pipe", "futex",
@@ -63,6 +65,16 @@ void spin(u64 n)
 {
 	for (u64 i = 0; i < n; i++)
 		__asm__ volatile("" ::: "memory");
+}
+
+void nap(unsigned int i)
+{
+	struct timespec instant = { 0, 20000 };
+
+	if (i % 64 == 63)
+		sched_yield();
+	if (i % 512 == 511)
+		nanosleep(&instant, NULL);
 }
 
 void seen_add(struct seen *sum, const struct seen *more)

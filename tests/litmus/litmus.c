@@ -264,6 +264,7 @@ static void be_actor(struct thread *t)
 			look(t);
 			sched_yield();
 		}
+		nap(idle);
 	}
 }
 
@@ -277,6 +278,7 @@ static void be_observer(struct thread *t)
 			dawdle(t);
 		if (i % 16 == 0)
 			sched_yield();
+		nap(i);
 	}
 }
 

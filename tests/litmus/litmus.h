@@ -97,4 +97,11 @@ u64 litmus_seed(void);
 u64 rnd(u64 *state);
 void spin(u64 n);
 
+/*
+ * For who has looked `i` times in vain: goes to sleep now and then, for an
+ * instant. Who is waited for may have lost its processor, if that is a virtual
+ * one, to who waits.
+ */
+void nap(unsigned int i);
+
 #endif /* BUS1_LITMUS_H */

@@ -188,7 +188,8 @@ void stream_do(struct world *w, struct stream *s, u32 k, u64 *rng)
 	__atomic_store_n(&s->progress, s->progress + 1, __ATOMIC_SEQ_CST);
 	switch (s->kind) {
 	case MESSAGE:
-		send_to(w, s, &w->to[s->by][OBSERVER], 1, k);
+		targets(w, s, k, false, ids);
+		send_to(w, s, ids, 1, k);
 		break;
 	case MULTICAST:
 		n = targets(w, s, k, rnd(rng) & 1, ids);

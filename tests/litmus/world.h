@@ -38,8 +38,8 @@ void channel_tell(struct channel *c, enum kind how, u32 count);
 u32 channel_hear(struct channel *c, enum kind how, bool wait, bool single);
 
 /*
- * The causes or the effects of a batch. told[] says who is told of each, and
- * `reverse`d at random in which order they stand in the command.
+ * The causes or the effects of a batch. told[] says who is told of each; of a
+ * message, the first of them is. In which order a command names them is random.
  */
 struct stream {
 	enum kind kind;
