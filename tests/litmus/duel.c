@@ -268,11 +268,11 @@ static void duel(enum duel_kind kind, bool broken, unsigned int rounds)
 	litmus_total_add(d.batches * LITMUS_BATCH);
 }
 
-enum { ROUNDS = 48 * 1024, BROKEN_ROUNDS = 16 * LITMUS_BATCH };
+enum { ROUNDS = 32 * 1024, BROKEN_ROUNDS = 4 * LITMUS_BATCH };
 
-TEST("ORD-1 litmus, SB, who tells and then looks") { duel(SB, false, test_rounds(ROUNDS)); }
-TEST("ORD-1 litmus, R") { duel(R, false, test_rounds(ROUNDS)); }
-TEST("ORD-1 litmus, S") { duel(S, false, test_rounds(ROUNDS)); }
+TEST_TIMEOUT("ORD-1 litmus, SB, both tell and look", 120) { duel(SB, false, test_rounds(ROUNDS)); }
+TEST_TIMEOUT("ORD-1 litmus, R, both tell, one looks", 120) { duel(R, false, test_rounds(ROUNDS)); }
+TEST_TIMEOUT("ORD-1 litmus, S, one looks and tells", 120) { duel(S, false, test_rounds(ROUNDS)); }
 
 TEST("ORD-1 litmus, broken SB, R and S are noticed")
 {

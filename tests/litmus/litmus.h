@@ -77,14 +77,11 @@ void seen_print(const char *what, const struct seen *s);
 /* Runs about so many rounds. Fails at the first forbidden one, unless early. */
 void litmus(const struct shape *shape, unsigned int rounds, struct seen *sum);
 
-/*
- * n rounds on any machine: litmus tests are as many where it is slow.
- */
+/* n rounds, on a slow machine, too. */
 unsigned int litmus_rounds(unsigned int n);
 
-/* Rounds of all tests of this program so far are added up, for the last. */
+/* Once by each test that passed: they are added up. */
 void litmus_total_add(u64 rounds);
-u64 litmus_total(void);
 
 extern const char *const kind_names[N_KINDS];
 extern const char *const link_names[N_LINKS];

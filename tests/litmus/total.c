@@ -225,10 +225,7 @@ TEST("ORD-4 litmus, multicasts that do not ask come in different orders")
 #ifdef BUS1_SEND_ORDERED
 TEST("ORD-4 litmus, multicasts that ask come in one order")
 {
-	struct outcome out = totals("ordered", BUS1_SEND_ORDERED, 0, MULTICASTS);
-
-	EQ(out.differences, 0);
-	litmus_total_add(out.changes);
+	EQ(totals("ordered", BUS1_SEND_ORDERED, 0, MULTICASTS).differences, 0);
 }
 
 TEST("ORD-4 litmus, and so they do beside one that does not ask")
