@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "litmus.h"
 
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/mman.h>
@@ -68,8 +67,6 @@ void nap(unsigned int i)
 	struct timespec instant = { 0, 20000 };
 
 	if (i % 64 == 63)
-		sched_yield();
-	if (i % 512 == 511)
 		nanosleep(&instant, NULL);
 }
 

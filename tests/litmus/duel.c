@@ -55,7 +55,8 @@ static void begin_together(struct duellist *x, u32 k)
 
 	__atomic_store_n(&d->ready[x->i], k + 1, __ATOMIC_SEQ_CST);
 	for (unsigned int i = 1; __atomic_load_n(&d->ready[!x->i], __ATOMIC_SEQ_CST) <= k; i++)
-		nap(i);
+		if (i % 64 == 0)
+			nap(i / 64);
 	if (d->dawdle[x->i])
 		spin(rnd(&x->rng) & d->dawdle[x->i]);
 }
@@ -138,7 +139,7 @@ static void add_stream(struct duel *d, int which, int by, int told, u64 *rng)
 	s->copies = 1 + rnd(rng) % 4;
 	memset(s->told, 0, sizeof(s->told));
 	s->told[told] = true;
-	s->told[IDLE] = rnd(rng) & 1;
+	s->told[IDLE] = s->kind != MESSAGE && rnd(rng) & 1;
 	/* Those of the last batch are of another peer, perhaps. */
 	memset(s->nodes, 0, sizeof(s->nodes));
 	stream_prepare(d->w, s, rnd(rng) & 1);

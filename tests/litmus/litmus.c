@@ -338,7 +338,7 @@ static void prepare(struct run *r, u64 *rng)
 		x->n = LITMUS_BATCH;
 		x->told[OBSERVER] = true;
 		x->told[ACTOR + 1] = !e && s->link[0] == BY_RECEPTION;
-		x->told[IDLE] = others && !s->early;
+		x->told[IDLE] = x->kind != MESSAGE && others && !s->early;
 		x->copies = rnd(rng) % 4 ? 1 : 1 + rnd(rng) % 12;
 		x->len = rnd(rng) % 4 ? 8 : 200;
 		stream_prepare(w, x, rnd(rng) & 1);

@@ -34,7 +34,8 @@ static void pair(enum kind cause, enum kind effect, struct seen *sum)
 
 		if (!is_shape(cause, link))
 			continue;
-		litmus(&shape, test_rounds(n), &seen);
+		/* Where a multicast could come apart. */
+		litmus(&shape, test_rounds(link == BY_RECEPTION ? 2 * n : n), &seen);
 		snprintf(what, sizeof(what), "%s, %s, %s", kind_names[cause], link_names[link],
 			 kind_names[effect]);
 		seen_print(what, &seen);

@@ -270,6 +270,8 @@ static void plan(struct weave *v, u64 *rng)
 			s->by = ACTOR + 2 * (int)t + (int)(rnd(rng) & 1);
 			s->len = rnd(rng) % 8 ? 8 : 200;
 			s->told[OBSERVER + 1] = kind == MULTICAST || (kind && rnd(rng) % 4 == 0);
+			s->told[IDLE] = kind == MULTICAST && rnd(rng) % 4 == 0;
+			s->copies = 1 + rnd(rng) % 4;
 			/* By reception: to the one that the other thread has its ear at. */
 			s->told[ACTOR + 2 * (int)!t] = kind && !v->early && rnd(rng) % 6 == 0;
 		}
@@ -288,9 +290,11 @@ static void plan(struct weave *v, u64 *rng)
 	}
 }
 
-/* In which order what was done at the same time was seen. */
+/* In which order what was done at the same time was seen. Ends the multicasts, too. */
 static void compare(struct weave *v)
 {
+	for (unsigned int t = 0; t < THREADS; t++)
+		stream_finish(v->w, stream_of(v, t, MULTICAST));
 	for (u32 step = 0; step < STEPS; step++) {
 		bool first[THREADS] = {}, both = true;
 
@@ -319,7 +323,8 @@ static void weave_batch(struct weaver *x)
 	weave_steps(x);
 	pthread_barrier_wait(&v->barrier);
 	for (enum kind kind = 0; kind < KINDS; kind++)
-		stream_finish(v->w, stream_of(v, x->t, kind));
+		if (kind != MULTICAST)
+			stream_finish(v->w, stream_of(v, x->t, kind));
 	pthread_barrier_wait(&v->barrier);
 }
 

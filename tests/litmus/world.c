@@ -209,7 +209,7 @@ void stream_do(struct world *w, struct stream *s, u32 k, u64 *rng)
 	__atomic_store_n(&s->progress, s->progress + 1, __ATOMIC_SEQ_CST);
 }
 
-/* The observer comes last: it stands before IDLE only, which is not told. */
+/* The observer comes last. */
 void stream_do_by_hand(struct world *w, struct stream *s, u32 k, u64 delay)
 {
 	u64 ids[N_PEERS + 64];

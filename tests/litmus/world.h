@@ -8,8 +8,11 @@
 
 #include "litmus.h"
 
-/* Actors, in the order of a chain; observers; one who gets copies. */
-enum { ACTOR, N_ACTORS = 4, OBSERVER = ACTOR + N_ACTORS, OBSERVER2, IDLE, N_PEERS };
+/*
+ * Actors, in the order of a chain; one who gets copies, in between, so that it
+ * takes time to get from those who react to those who observe; observers.
+ */
+enum { ACTOR, N_ACTORS = 4, IDLE = ACTOR + N_ACTORS, OBSERVER, OBSERVER2, N_PEERS };
 
 /* A peer, and what its last receive gave. */
 struct inbox {
