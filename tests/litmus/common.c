@@ -66,7 +66,7 @@ void nap(unsigned int i)
 {
 	struct timespec instant = { 0, 20000 };
 
-	if (i % 64 == 63)
+	if (i % 128 == 127)
 		nanosleep(&instant, NULL);
 }
 

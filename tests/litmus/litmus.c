@@ -380,8 +380,8 @@ void litmus(const struct shape *shape, unsigned int rounds, struct seen *sum)
 		.w = world(), .shape = shape, .n_actors = shape->n_links + 1, .threads = 1,
 		.batches = (rounds + LITMUS_BATCH - 1) / LITMUS_BATCH,
 	};
-	u64 rng = litmus_seed() + (u64)shape->cause * 7 + (u64)shape->effect * 49 +
-		  (u64)shape->link[0] * 343 + (u64)shape->link[1] * 2401;
+	static u64 turn;
+	u64 rng = litmus_seed() + (u64)(shape->cause * N_KINDS + shape->effect) * 1000 + turn++;
 	struct test_thread threads[MAX_ACTORS + 1];
 	struct thread t[MAX_ACTORS + 1];
 
