@@ -376,10 +376,17 @@ static u64 cell(const struct weave *v, enum kind cause, enum kind effect, enum l
 	return v->cells[0][cause][effect][link] + v->cells[1][cause][effect][link];
 }
 
+/*
+ * Most rounds of a slow machine are had here. Where nothing is slow, there are
+ * as many elsewhere.
+ */
+enum { AWAKE = 48 * 1024, NAPPING = 12 * 1024, ASLEEP = 8 * 1024 };
+
 /* Every pair by every link; and that what is independent came in both orders. */
 static void weave_check(const char *name, unsigned int n, u64 sleep, u64 turn)
 {
 	struct weave *v = weave(n, sleep, false, turn);
+	bool long_enough = n >= AWAKE;	/* for what is rare to be sure */
 
 	for (enum kind c = 0; c < KINDS; c++)
 		for (enum kind e = 0; e < KINDS; e++) {
@@ -389,7 +396,7 @@ static void weave_check(const char *name, unsigned int n, u64 sleep, u64 turn)
 				       link_names[link]);
 			printf("\n");
 			for (enum link link = 0; link < N_LINKS; link++)
-				if (link != BY_RECEPTION || c != MESSAGE)
+				if (long_enough && (link != BY_RECEPTION || c != MESSAGE))
 					GT(cell(v, c, e, link), 0);
 		}
 	seen_print(name, &v->sum[0]);
@@ -400,15 +407,10 @@ static void weave_check(const char *name, unsigned int n, u64 sleep, u64 turn)
 	GT(v->first[0], 0);
 	GT(v->first[1], 0);
 	GT(v->sum[0].overlap, 0);
-	GT(v->sum[0].hidden, 0);
+	if (long_enough)
+		GT(v->sum[0].hidden, 0);
 	litmus_total_add(v->sum[0].rounds);
 }
-
-/*
- * Most rounds of a slow machine are had here. Where nothing is slow, there are
- * as many elsewhere.
- */
-enum { AWAKE = 48 * 1024, NAPPING = 12 * 1024, ASLEEP = 8 * 1024 };
 
 static unsigned int steps(unsigned int n)
 {
