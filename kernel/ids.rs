@@ -6,6 +6,10 @@
 //! numbers at first, and stale ones are told from live ones without a search. A slot whose
 //! counter is used up is retired.
 //!
+//! Values can also be found by what they are, if they tell a hash of that: linear hashing, with as many
+//! buckets as there are slots, whose heads and chains are in the slots themselves. So it takes no
+//! memory of its own, and a chunk that is added splits just the buckets that it makes.
+//!
 //! The table grows by chunks that the caller allocates before it takes the lock that the table is
 //! under: see [`IdTable::growth`]. It never shrinks while it lives.
 
@@ -14,10 +18,18 @@ use kernel::prelude::*;
 
 const CHUNK: usize = 32;
 
+/// What is in a table.
+pub(crate) trait Hashed {
+    /// Of what [`IdTable::find`] looks for, or `None` if it is not to be found. Never changes.
+    fn hash(&self) -> Option<u64>;
+}
+
 struct Slot<T> {
     uses: u32,
-    /// Of a free slot: the next free one.
+    /// Of a free slot: the next free one. Else: the next one in the same bucket.
     next: u32,
+    /// The first one in the bucket with the number of this slot.
+    head: u32,
     value: Option<T>,
 }
 
@@ -51,6 +63,7 @@ impl<T> Growth<T> {
             chunk.push_within_capacity(Slot {
                 uses: 0,
                 next: NONE,
+                head: NONE,
                 value: None,
             })?;
         }
@@ -66,7 +79,20 @@ impl<T> Growth<T> {
     }
 }
 
-impl<T> IdTable<T> {
+/// The bucket of a hash, if there are `n`, at least one: those that are not there yet are in the
+/// one that they are split from.
+fn bucket(hash: u64, n: u32) -> u32 {
+    let mask = u32::MAX >> (n - 1).leading_zeros().min(31);
+    // The upper half is the better one of a product.
+    let number = (hash >> 32) as u32 & mask;
+    if number < n {
+        number
+    } else {
+        number & (mask >> 1)
+    }
+}
+
+impl<T: Hashed> IdTable<T> {
     pub(crate) const fn new() -> Self {
         Self {
             chunks: KVVec::new(),
@@ -114,7 +140,89 @@ impl<T> IdTable<T> {
         for index in (base..base + CHUNK).rev() {
             self.put_free(index as u32);
         }
+        if base > 0 {
+            let n = (base + CHUNK) as u32;
+            let half = ((n.next_power_of_two() - 1) >> 1) as usize;
+            for number in base..base + CHUNK {
+                self.split((number & half) as u32, n);
+            }
+        }
         Some(growth)
+    }
+
+    fn slots(&self) -> u32 {
+        (self.chunks.len() * CHUNK) as u32
+    }
+
+    /// Sorts what is in a bucket anew, now that there are `n`.
+    fn split(&mut self, number: u32, n: u32) {
+        let Some(slot) = self.slot_mut(number) else {
+            return;
+        };
+        let mut index = mem::replace(&mut slot.head, NONE);
+        while let Some(slot) = self.slot(index) {
+            let next = slot.next;
+            if let Some(hash) = slot.value.as_ref().and_then(T::hash) {
+                self.chain(index, bucket(hash, n));
+            }
+            index = next;
+        }
+    }
+
+    /// Puts a slot into a bucket.
+    #[inline]
+    fn chain(&mut self, index: u32, number: u32) {
+        let Some(slot) = self.slot_mut(number) else {
+            return;
+        };
+        let head = mem::replace(&mut slot.head, index);
+        if let Some(slot) = self.slot_mut(index) {
+            slot.next = head;
+        }
+    }
+
+    /// Takes a slot out of its bucket.
+    #[inline]
+    fn unchain(&mut self, index: u32, hash: u64) {
+        let number = bucket(hash, self.slots());
+        let after = self.slot(index).map_or(NONE, |slot| slot.next);
+        let Some(slot) = self.slot_mut(number) else {
+            return;
+        };
+        if slot.head == index {
+            slot.head = after;
+            return;
+        }
+        let mut before = slot.head;
+        while let Some(slot) = self.slot_mut(before) {
+            if slot.next == index {
+                slot.next = after;
+                return;
+            }
+            before = slot.next;
+        }
+    }
+
+    /// A value with a hash for which `is` says so.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, is: impl Fn(&T) -> bool) -> Option<&T> {
+        if self.chunks.is_empty() {
+            return None;
+        }
+        let mut index = self.slot(bucket(hash, self.slots()))?.head;
+        while let Some(slot) = self.slot(index) {
+            if let Some(value) = slot.value.as_ref().filter(|value| is(value)) {
+                return Some(value);
+            }
+            index = slot.next;
+        }
+        None
+    }
+
+    /// All values.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &T> {
+        let slots = self.chunks.iter().flat_map(|chunk| chunk.iter());
+        slots.filter_map(|slot| slot.value.as_ref())
     }
 
     fn slot(&self, index: u32) -> Option<&Slot<T>> {
@@ -154,11 +262,15 @@ impl<T> IdTable<T> {
         let Some(slot) = self.slot_mut(index) else {
             return Err(value);
         };
+        let hash = value.hash();
         slot.value = Some(value);
         let next = slot.next;
         self.free = next;
         self.n_free -= 1;
         self.len += 1;
+        if let Some(hash) = hash {
+            self.chain(index, bucket(hash, self.slots()));
+        }
         Ok(id)
     }
 
@@ -217,6 +329,11 @@ impl<T> IdTable<T> {
         if slot.uses != (id >> 32) as u32 {
             return None;
         }
+        let hash = slot.value.as_ref()?.hash();
+        if let Some(hash) = hash {
+            self.unchain(index, hash);
+        }
+        let slot = self.slot_mut(index)?;
         let value = slot.value.take()?;
         let fresh = slot.uses != u32::MAX;
         if fresh {
@@ -242,6 +359,41 @@ impl<T> IdTable<T> {
 #[kernel::macros::kunit_tests(bus1_ids)]
 mod tests {
     use super::*;
+
+    impl Hashed for u64 {
+        /// Few values, so that there are long chains, too.
+        fn hash(&self) -> Option<u64> {
+            (*self % 3 != 0).then_some((self / 2) << 32)
+        }
+    }
+
+    #[test]
+    fn what_has_a_hash_is_found() -> Result {
+        const N: u64 = 3000;
+        let mut t = IdTable::new();
+        let mut ids = KVec::new();
+        let find = |t: &IdTable<u64>, v: u64| t.find((v / 2) << 32, |x| *x == v).copied();
+        for i in 0..N {
+            while let Some(need) = t.growth(1) {
+                drop(t.grow(Growth::new(need)?));
+            }
+            assert_eq!(find(&t, i), None);
+            ids.push(t.insert(i).map_err(|_| EINVAL)?, GFP_KERNEL)?;
+        }
+        for i in 0..N {
+            assert_eq!(find(&t, i), (i % 3 != 0).then_some(i));
+        }
+        for (i, id) in ids.iter().enumerate().rev() {
+            if i % 5 != 0 {
+                assert_eq!(t.remove(*id), Some(i as u64));
+            }
+        }
+        for i in 0..N {
+            assert_eq!(find(&t, i), (i % 3 != 0 && i % 5 == 0).then_some(i));
+        }
+        assert_eq!(t.iter().count(), (N as usize).div_ceil(5));
+        Ok(())
+    }
 
     fn grown(n: usize) -> Result<IdTable<u64>> {
         let mut t = IdTable::new();

@@ -369,6 +369,15 @@ impl Draft {
         pool.fill(slice.offset, payload)
     }
 
+    /// Announces one handle to the receiver. EHOSTUNREACH, EDQUOT.
+    #[inline]
+    pub(crate) fn admit(&mut self, grant: &Grant) -> Result {
+        let passed = self.0.node.owner.admit(grant)?;
+        self.0.is_plain.store(false, Relaxed);
+        self.written().extra.passed.list = Several::One([passed]);
+        Ok(())
+    }
+
     pub(crate) fn set_passed(&mut self, passed: PassedList) {
         self.0.is_plain.store(false, Relaxed);
         self.written().extra.passed = passed;

@@ -39,13 +39,13 @@ use crate::bridge::{Counted, Stat};
 use crate::errno::ehostunreach;
 use crate::peer::{Inner, Peer};
 use crate::queue::{Commit, Deliver, Entry, Item, Ready, Tag};
-use core::mem;
+use core::mem::{self, MaybeUninit};
 use kernel::list::{
     impl_list_arc_safe, impl_list_item, AtomicTracker, List, ListArc, ListLinks, TryNewListArc,
 };
 use kernel::prelude::*;
 use kernel::sync::atomic::{ordering::Full, ordering::Relaxed, Atomic};
-use kernel::sync::{new_spinlock, Arc, SpinLock};
+use kernel::sync::{new_spinlock, Arc, SpinLock, UniqueArc};
 
 pub(crate) type NodeRef = Arc<Item<Node>>;
 pub(crate) type HandleRef = Arc<Item<Handle>>;
@@ -60,6 +60,10 @@ impl Grade {
     const WEAK: u32 = 1 << 31;
     /// Of who owns the node.
     pub(crate) const OWNER: Self = Self(Self::RIGHTS);
+
+    pub(crate) fn bits(self) -> u32 {
+        self.0
+    }
 
     /// Whether these are rights at all.
     pub(crate) fn are_rights(rights: u32) -> bool {
@@ -278,6 +282,13 @@ impl Node {
         self.spent.store(spent, Relaxed);
     }
 
+    /// Nothing is to be noted when it is passed on. Asked by who has a strong use, so that it stays
+    /// so.
+    #[inline]
+    pub(crate) fn is_in_use(&self) -> bool {
+        self.in_use.load(Relaxed)
+    }
+
     /// It gets a user. Only with the owner's lock held can that be the first one.
     fn add_user(&self) {
         if self.users.fetch_add(1, Relaxed) != 0 {
@@ -417,7 +428,7 @@ impl Use {
         }
         let node = &self.node;
         let owner = node.owner.inner.lock();
-        if owner.closed || node.is_dead() {
+        if owner.closed || node.is_gone() {
             return Err(ehostunreach());
         }
         node.add_user();
@@ -560,12 +571,13 @@ pub(crate) fn is_overtaken(node: &Node, _owner: &mut Inner) -> bool {
 
 impl Handle {
     pub(crate) fn new(
+        memory: UniqueArc<MaybeUninit<Item<Handle>>>,
         peer: Arc<Peer>,
         node: NodeRef,
         grade: Grade,
     ) -> Result<ListArc<Item<Handle>, 2>> {
-        ListArc::pin_init(
-            Item::new(try_pin_init!(Self {
+        let handle = memory.pin_init_with(Item::new(
+            try_pin_init!(Self {
                 peer,
                 node,
                 grade,
@@ -579,9 +591,9 @@ impl Handle {
                 links <- ListLinks::new(),
                 tracker <- AtomicTracker::new(),
                 _counted: Counted::new(Stat::Handles),
-            }? Error)),
-            GFP_KERNEL_ACCOUNT,
-        )
+            }? Error),
+        ))?;
+        Ok(handle.into())
     }
 
     /// Of the notice that its node died.
@@ -696,14 +708,14 @@ impl Handle {
 /// a lock.
 pub(crate) struct Retired {
     handle: Option<HandleRef>,
-    _notice: Option<Entry>,
+    notice: Option<Entry>,
 }
 
 impl Retired {
     pub(crate) fn new(handle: HandleRef, notice: Option<Entry>) -> Self {
         Self {
             handle: Some(handle),
-            _notice: notice,
+            notice,
         }
     }
 
@@ -723,10 +735,16 @@ impl Retired {
         };
         drop(holders);
         drop(links);
-        if handle.grade.is_weak() {
-            return None;
-        }
-        put_user(&handle.node, commit)
+        let told = if handle.grade.is_weak() {
+            None
+        } else {
+            put_user(&handle.node, commit)
+        };
+        drop(self.notice.take());
+        // The handle may be what keeps its peer.
+        let peer = handle.peer.clone();
+        peer.spare_handle.put(handle);
+        told
     }
 }
 

@@ -349,8 +349,10 @@ pub(crate) fn transfer(peer: &Arc<Peer>, cmd: &bus1_cmd_transfer) -> Result {
 /// The owner's books after its nodes were passed on.
 pub(crate) fn note_all_passed(peer: &Arc<Peer>, grants: &[Grant]) {
     for grant in grants {
-        if Arc::ptr_eq(&grant.node().owner, peer) && !grant.grade.is_weak() {
-            let overtaken = note_passed(grant.node(), &mut peer.inner.lock());
+        let node = grant.node();
+        // The base of a facet in use is in use.
+        if Arc::ptr_eq(&node.owner, peer) && !grant.grade.is_weak() && !node.is_in_use() {
+            let overtaken = note_passed(node, &mut peer.inner.lock());
             drop(overtaken);
         }
     }

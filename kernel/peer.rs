@@ -4,7 +4,7 @@
 
 use crate::bridge::{Counted, Stat, WaitQueue};
 use crate::errno::{edquot, ehostunreach};
-use crate::ids::{Growth, IdTable};
+use crate::ids::{Growth, Hashed, IdTable};
 use crate::message::{Message, Passed};
 use crate::node::{
     mark_dead, tell_holders, Grade, Grant, Handle, HandleList, HandleRef, Node, NodeRef, Retired, Use,
@@ -45,7 +45,9 @@ pub(crate) struct Peer {
     #[pin]
     pub(crate) wait: WaitQueue,
     /// For messages to it.
-    pub(crate) spare: Spare,
+    pub(crate) spare: Spare<Message>,
+    /// For its handles.
+    pub(crate) spare_handle: Spare<Handle>,
     /// It stands for an exported handle: see `export.rs`.
     is_export: bool,
     /// Messages are received by priority.
@@ -70,15 +72,10 @@ pub(crate) struct Inner {
     pub(crate) ids: IdTable<Object>,
     /// How many of them are nodes.
     pub(crate) nodes: usize,
-    /// Each handle, by the address of its node, and its grade: what is the same is the same handle
-    /// (OBJ-4).
-    by_node: RBTree<HandleKey, HandleRef>,
     /// The facets of this peer's nodes.
     facets: RBTree<FacetKey, NodeRef>,
     pub(crate) slices: Slices,
 }
-
-type HandleKey = (usize, Grade);
 
 /// The address of the base; the badge; the id, if there may be several with that badge.
 type FacetKey = (usize, u64, u64);
@@ -87,8 +84,18 @@ fn addr(node: &NodeRef) -> usize {
     Arc::as_ptr(node).addr()
 }
 
-fn key(handle: &Handle) -> HandleKey {
-    (addr(&handle.node), handle.grade)
+/// Of a handle: of what makes it the same one (OBJ-4).
+fn hash(node: &NodeRef, grade: Grade) -> u64 {
+    (addr(node) as u64 ^ u64::from(grade.bits())).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
+
+impl Hashed for Object {
+    fn hash(&self) -> Option<u64> {
+        match self {
+            Self::Node(_) => None,
+            Self::Handle(h) => Some(hash(&h.node, h.grade)),
+        }
+    }
 }
 
 fn facet_key(facet: &Node) -> Option<FacetKey> {
@@ -98,12 +105,6 @@ fn facet_key(facet: &Node) -> Option<FacetKey> {
         0
     };
     Some((addr(facet.base.as_ref()?), facet.badge, id))
-}
-
-/// Memory for one more handle, allocated before the lock is taken.
-struct NewHandle {
-    handle: ListArc<Item<Handle>, 2>,
-    tree: RBTreeNodeReservation<HandleKey, HandleRef>,
 }
 
 impl Inner {
@@ -147,12 +148,26 @@ impl Inner {
 
     /// What an exported handle's peer holds.
     pub(crate) fn only_grant(&mut self) -> Result<Grant> {
-        let id = {
-            let cursor = self.by_node.cursor_front().ok_or(ENXIO)?;
-            let (_, handle) = cursor.current();
-            handle.id.load(Relaxed)
-        };
-        self.grant(id)
+        let id = self.ids.iter().find_map(|object| match object {
+            Object::Handle(handle) => Some(handle.id.load(Relaxed)),
+            Object::Node(_) => None,
+        });
+        self.grant(id.ok_or(ENXIO)?)
+    }
+
+    #[inline]
+    fn find_handle(&self, grant: &Grant) -> Option<&HandleRef> {
+        let is = |h: &HandleRef| Arc::ptr_eq(&h.node, grant.node()) && h.grade == grant.grade;
+        let found = self
+            .ids
+            .find(hash(grant.node(), grant.grade), |object| match object {
+                Object::Handle(handle) => is(handle),
+                Object::Node(_) => false,
+            });
+        match found {
+            Some(Object::Handle(handle)) => Some(handle),
+            _ => None,
+        }
     }
 
     /// A facet leaves the peer's tables, if it is there.
@@ -191,6 +206,12 @@ impl Inner {
     pub(crate) fn retire(&mut self, handle: &HandleRef) -> Option<Retired> {
         if !handle.is_idle() {
             if handle.wants_new_id() {
+                let old = handle.id.load(Relaxed);
+                if self.ids.renew(old) {
+                    let id = self.ids.id_at(IdTable::<Object>::index(old));
+                    Handle::rename(handle, id, self);
+                    return None;
+                }
                 let object = self.ids.remove(handle.id.load(Relaxed))?;
                 // There is always a slot in reserve, so this can not fail.
                 if let Ok(id) = self.ids.insert(object) {
@@ -201,7 +222,6 @@ impl Inner {
         }
         // Not there if the peer is closed: then that has retired it.
         self.ids.remove(handle.id.load(Relaxed))?;
-        self.by_node.remove(&key(handle));
         let notice = self.queue.remove(&**handle);
         Some(Retired::new(handle.clone(), notice))
     }
@@ -220,7 +240,6 @@ impl Peer {
                         queue: Queue::new(),
                         ids: IdTable::new(),
                         nodes: 0,
-                        by_node: RBTree::new(),
                         facets: RBTree::new(),
                         slices: Slices::new(),
                     },
@@ -228,6 +247,7 @@ impl Peer {
                 ),
                 wait <- WaitQueue::new(),
                 spare: Spare::new(),
+                spare_handle: Spare::new(),
                 is_export,
                 by_priority: Atomic::new(false),
                 pool: SetOnce::new(),
@@ -239,13 +259,12 @@ impl Peer {
 
     /// Ends the peer (OBJ-1). Each notice that is due stands for itself: this can not fail.
     pub(crate) fn close(&self) {
-        let (ids, by_node, facets, items) = {
+        let (ids, facets, items) = {
             let mut inner = self.inner.lock();
             inner.closed = true;
             inner.nodes = 0;
             (
                 mem::replace(&mut inner.ids, IdTable::new()),
-                mem::replace(&mut inner.by_node, RBTree::new()),
                 mem::replace(&mut inner.facets, RBTree::new()),
                 inner.queue.close(),
             )
@@ -261,7 +280,7 @@ impl Peer {
             }
             crate::bridge::resched();
         }
-        drop((by_node, facets));
+        drop(facets);
         self.drop_items(items);
     }
 
@@ -370,19 +389,36 @@ impl Peer {
     }
 
     /// Announces a handle to this peer: found, or made, and counted as coming.
+    #[inline]
     pub(crate) fn admit(self: &Arc<Self>, grant: &Grant) -> Result<Passed> {
-        let node = grant.node();
-        if Arc::ptr_eq(&node.owner, self) {
+        if Arc::ptr_eq(&grant.node().owner, self) {
             return Ok(Passed::Own(grant.user.clone_use()));
         }
+        let mut inner = self.inner.lock();
+        if let Some(handle) = inner.find_handle(grant) {
+            let handle = handle.clone();
+            handle.add_coming(1, &mut inner);
+            return Ok(Passed::Handle(handle));
+        }
+        drop(inner);
+        self.add_handle(grant)
+    }
+
+    fn add_handle(self: &Arc<Self>, grant: &Grant) -> Result<Passed> {
+        let mut new = Some(Handle::new(
+            self.spare_handle.take()?,
+            self.clone(),
+            grant.node().clone(),
+            grant.grade,
+        )?);
         let mut growth = None;
-        let mut new: Option<NewHandle> = None;
         loop {
             let mut inner = self.inner.lock();
             if inner.closed {
                 return Err(ehostunreach());
             }
-            if let Some(handle) = inner.by_node.get(&(addr(node), grant.grade)).cloned() {
+            if let Some(handle) = inner.find_handle(grant) {
+                let handle = handle.clone();
                 handle.add_coming(1, &mut inner);
                 return Ok(Passed::Handle(handle));
             }
@@ -394,37 +430,20 @@ impl Peer {
             }
             let need = inner.ids.growth(2);
             if need.is_none() {
-                if let Some(NewHandle { handle, tree }) = new.take() {
-                    return Ok(Passed::Handle(Self::add_handle(&mut inner, handle, tree)));
+                if let Some(link) = new.take() {
+                    let handle = link.clone_arc();
+                    // There is a free slot, so this can not fail.
+                    if let Ok(id) = inner.ids.insert(Object::Handle(handle.clone())) {
+                        handle.id.store(id, Relaxed);
+                    }
+                    handle.add_coming(1, &mut inner);
+                    Handle::hold(link, &mut inner);
+                    return Ok(Passed::Handle(handle));
                 }
             }
             drop(inner);
             growth = need.map(Growth::new).transpose()?;
-            if new.is_none() {
-                new = Some(NewHandle {
-                    handle: Handle::new(self.clone(), node.clone(), grant.grade)?,
-                    tree: RBTreeNodeReservation::new(flags::GFP_KERNEL_ACCOUNT)?,
-                });
-            }
         }
-    }
-
-    fn add_handle(
-        inner: &mut Inner,
-        link: ListArc<Item<Handle>, 2>,
-        tree: RBTreeNodeReservation<HandleKey, HandleRef>,
-    ) -> HandleRef {
-        let handle = link.clone_arc();
-        // There is a free slot, so this can not fail.
-        if let Ok(id) = inner.ids.insert(Object::Handle(handle.clone())) {
-            handle.id.store(id, Relaxed);
-        }
-        inner
-            .by_node
-            .insert(tree.into_node(key(&handle), handle.clone()));
-        handle.add_coming(1, inner);
-        Handle::hold(link, inner);
-        handle
     }
 
     /// A handle that was announced does not come.

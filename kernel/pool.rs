@@ -11,7 +11,7 @@
 
 use crate::bridge::{max_pool_pages, Counted, Stat};
 use crate::slices::GRANULE;
-use crate::user::Payload;
+use crate::user::{copy_in, Payload};
 use core::mem::{ManuallyDrop, MaybeUninit};
 use core::ptr::NonNull;
 use kernel::alloc::KVVec;
@@ -144,6 +144,9 @@ impl Drop for Pool {
 /// Copies a payload into memory of the kernel's, of which it is the beginning.
 #[inline]
 pub(crate) fn read_inline(payload: &Payload, to: &mut [MaybeUninit<u8>]) -> Result {
+    if let Payload::One(addr, len) = payload {
+        return copy_in(to.get_mut(..*len).ok_or(EINVAL)?, *addr);
+    }
     payload.read(|mut reader, before, len| {
         let part = to.get_mut(before..before + len).ok_or(EINVAL)?;
         reader.read_raw(part)

@@ -565,7 +565,7 @@ mod tests {
         assert_eq!(q.len(), 2);
         assert_eq!(next(&mut q), Some(1));
         assert_eq!(next(&mut q), Some(3));
-        assert_eq!(next(&mut q), 0);
+        assert_eq!(next(&mut q), None);
         assert_eq!(q.len(), 0);
         Ok(())
     }
@@ -580,7 +580,7 @@ mod tests {
         q.push(entry(&c)?, 0);
         assert_eq!(next(&mut q), Some(1));
         assert_eq!(next(&mut q), Some(3));
-        assert_eq!(next(&mut q), 0);
+        assert_eq!(next(&mut q), None);
         q.push(entry(&c)?, 0);
         commit.set();
         assert_eq!(next(&mut q), Some(2));

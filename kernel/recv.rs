@@ -15,13 +15,13 @@ use crate::moving::Moving;
 use crate::node::{is_overtaken, tell_unused, Retired};
 use crate::peer::{Inner, Object, Peer};
 use crate::queue::{downcast_entry, DynItem, Entry, Items};
-use crate::user::{self, write, write_entry, write_pair, Several};
+use crate::user::{self, copy_out, write, write_entry, write_pair, Several};
 use core::mem::{offset_of, size_of};
 use kernel::list::List;
 use kernel::prelude::*;
 use kernel::sync::atomic::ordering::Relaxed;
 use kernel::sync::Arc;
-use kernel::uaccess::{UserPtr, UserSlice};
+use kernel::uaccess::UserPtr;
 
 const MAX_ENTRY: u32 = 256;
 
@@ -509,9 +509,7 @@ fn describe_content(
         let data = m.inline();
         msg.offset = used as u64;
         if !data.is_empty() {
-            UserSlice::new(user::ptr(place(used)), data.len())
-                .writer()
-                .write_slice(data)?;
+            copy_out(place(used), data)?;
             end += data.len().next_multiple_of(8);
         }
     }
@@ -547,7 +545,8 @@ fn describe_content(
     Ok(layout.end)
 }
 
-/// A message was received, or dropped if the caller wants that. Returns where its part of buf[] ends.
+/// A message was received, or dropped if the caller wants that. Returns where its part of buf[] ends,
+/// if another follows.
 #[inline]
 fn finish_message(
     peer: &Arc<Peer>,
@@ -565,6 +564,9 @@ fn finish_message(
             // Notices that waited for these handles may be received now.
             peer.wake();
         }
+    }
+    if call.cmd.n_msgs == 1 && m.baggage().is_none() {
+        return used;
     }
     let layout = Layout::new(call, m, used);
     if let Some(baggage) = m.baggage() {

@@ -15,9 +15,9 @@ use crate::message::{Draft, Message, PassedList};
 use crate::moving::Moving;
 use crate::node::{Grade, Grant, NodeRef};
 use crate::object::{finish_spent, note_all_passed};
-use crate::peer::{Object, Peer};
+use crate::peer::{Inner, Object, Peer};
 use crate::queue::{Commit, Item};
-use crate::user::{clear, read_array, read_several, write_s32, Payload, Several};
+use crate::user::{clear, read, read_array, read_several, write_s32, Payload, Several};
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
@@ -46,10 +46,14 @@ pub(crate) fn send(peer: &Arc<Peer>, cmd: &bus1_cmd_send) -> Result {
     if cmd.flags != 0 || cmd.dests != 0 || cmd.errors != 0 {
         return Err(EINVAL);
     }
-    if cmd.n_handles == 0 && cmd.n_fds == 0 {
-        let node = peer.inner.lock().resolve(cmd.dest)?.clone();
-        if node.is_plain {
-            return send_plain(node, &payload, cmd.priority as u8);
+    if cmd.n_fds == 0 {
+        if cmd.n_handles == 0 {
+            let node = peer.inner.lock().resolve(cmd.dest)?.clone();
+            if node.is_plain {
+                return send_plain(node, &payload, cmd.priority as u8);
+            }
+        } else if cmd.n_handles == 1 && send_handle(peer, cmd, &payload)? {
+            return Ok(());
         }
     }
     send_one(peer, cmd.dest, Load::read(peer, cmd, &payload)?)
@@ -64,6 +68,50 @@ fn send_plain(node: NodeRef, payload: &Payload, priority: u8) -> Result {
         waiter.wake();
     }
     Ok(())
+}
+
+/// What is to be passed, as the sender has it; with its peer's lock held. EINVAL, ENXIO.
+#[inline]
+fn grant(inner: &mut Inner, pass: &bus1_pass) -> Result<Grant> {
+    let flags = abi::BUS1_PASS_MOVE | abi::BUS1_PASS_WEAK;
+    if pass.flags & !flags != 0 || !Grade::are_rights(pass.drop_rights) {
+        return Err(EINVAL);
+    }
+    inner.grant(pass.id)
+}
+
+/// What becomes of it on the way. EPERM.
+#[inline]
+fn passed(mut grant: Grant, pass: &bus1_pass) -> Result<Grant> {
+    if !grant.grade.may_pass() {
+        return Err(EPERM);
+    }
+    grant.grade = grant.grade.without(pass.drop_rights);
+    if pass.flags & abi::BUS1_PASS_WEAK != 0 {
+        grant = grant.weaken();
+    }
+    Ok(grant)
+}
+
+/// One destination, bytes, and a copy of one handle. False if it is not that simple.
+fn send_handle(peer: &Arc<Peer>, cmd: &bus1_cmd_send, payload: &Payload) -> Result<bool> {
+    let pass: bus1_pass = read(cmd.handles)?;
+    let mut inner = peer.inner.lock();
+    let node = inner.resolve(cmd.dest)?.clone();
+    if !node.is_plain || pass.flags & abi::BUS1_PASS_MOVE != 0 {
+        return Ok(false);
+    }
+    let grant = grant(&mut inner, &pass);
+    drop(inner);
+    let grant = passed(grant?, &pass)?;
+    let mut draft = Draft::new(node, payload.len(), cmd.priority as u8)?;
+    draft.fill(payload)?;
+    draft.admit(&grant)?;
+    if let Some(waiter) = draft.link(None)? {
+        waiter.wake();
+    }
+    note_all_passed(peer, core::slice::from_ref(&grant));
+    Ok(true)
 }
 
 /// Everything that a send brings to each of its destinations.
@@ -81,24 +129,11 @@ struct Load<'a> {
 impl<'a> Load<'a> {
     fn read(peer: &Arc<Peer>, cmd: &bus1_cmd_send, payload: &'a Payload) -> Result<Self> {
         let passes: Several<bus1_pass> = read_several(cmd.handles, cmd.n_handles as usize)?;
-        let flags = abi::BUS1_PASS_MOVE | abi::BUS1_PASS_WEAK;
-        for pass in passes.iter() {
-            if pass.flags & !flags != 0 || !Grade::are_rights(pass.drop_rights) {
-                return Err(EINVAL);
-            }
-        }
         let files = read_files(cmd.fds, cmd.n_fds as usize)?;
         let mut grants = Several::new(passes.len())?;
         for pass in passes.iter() {
-            let mut grant = peer.inner.lock().grant(pass.id)?;
-            if !grant.grade.may_pass() {
-                return Err(EPERM);
-            }
-            grant.grade = grant.grade.without(pass.drop_rights);
-            if pass.flags & abi::BUS1_PASS_WEAK != 0 {
-                grant = grant.weaken();
-            }
-            grants.push(grant)?;
+            let grant = grant(&mut peer.inner.lock(), pass)?;
+            grants.push(passed(grant, pass)?)?;
         }
         Ok(Self {
             payload,
@@ -146,8 +181,8 @@ impl<'a> Load<'a> {
 /// Where a message goes.
 struct Dest {
     node: NodeRef,
-    /// Of the handle that is spent with it.
-    once: Option<u64>,
+    /// The count of a one-shot handle, which goes with it.
+    once: Moving,
 }
 
 impl Dest {
@@ -155,24 +190,23 @@ impl Dest {
         let inner = peer.inner.lock();
         let node = inner.resolve(id)?.clone();
         let is_handle = node.is_once && matches!(inner.ids.get(id), Some(Object::Handle(_)));
-        Ok(Self {
-            node,
-            once: is_handle.then_some(id),
-        })
+        drop(inner);
+        let once = if is_handle {
+            // The last count may be on its way with another message already.
+            Moving::start(peer, 1, core::iter::once(id))
+                .map_err(|e| if peer.inner.lock().resolve(id).is_ok() { ehostunreach() } else { e })?
+        } else {
+            Moving::none()
+        };
+        Ok(Self { node, once })
     }
 
     /// The message is sent.
-    fn finish(peer: &Arc<Peer>, node: &NodeRef, once: Option<u64>) {
-        if !node.is_once {
-            return;
+    fn finish(node: &NodeRef, once: Moving) {
+        if node.is_once {
+            drop(once.finish());
+            finish_spent(node);
         }
-        if let Some(id) = once {
-            // Unless another thread has released it.
-            if let Ok(count) = Moving::start(peer, 1, core::iter::once(id)) {
-                drop(count.finish());
-            }
-        }
-        finish_spent(node);
     }
 }
 
@@ -185,7 +219,7 @@ fn send_one(peer: &Arc<Peer>, dest: u64, mut load: Load<'_>) -> Result {
         waiter.wake();
     }
     drop(moving.finish());
-    Dest::finish(peer, &dest.node, dest.once);
+    Dest::finish(&dest.node, dest.once);
     note_all_passed(peer, &load.grants);
     Ok(())
 }
@@ -193,8 +227,8 @@ fn send_one(peer: &Arc<Peer>, dest: u64, mut load: Load<'_>) -> Result {
 /// What becomes of one destination.
 enum Fate {
     Failed(Error),
-    Ready(Draft, Option<u64>),
-    Linked(Arc<Item<Message>>, Option<u64>),
+    Ready(Draft, Moving),
+    Linked(Arc<Item<Message>>, Moving),
 }
 
 /// Whether an error is that of one destination, not of the command.
@@ -263,7 +297,7 @@ fn send_many(peer: &Arc<Peer>, cmd: &bus1_cmd_send, mut load: Load<'_>) -> Resul
             if is_waited {
                 node.owner.wake();
             }
-            Dest::finish(peer, node, once);
+            Dest::finish(node, once);
         }
     }
     drop(moving.finish());

@@ -11,6 +11,7 @@
 //! Sizes and offsets are counted in granules. Memory for records is allocated by the caller, who
 //! asks [`Slices::growth`] first.
 
+use crate::ids::Hashed;
 use crate::ids::{Growth, IdTable, Need};
 use kernel::prelude::*;
 
@@ -83,6 +84,12 @@ fn class_for(size: u32) -> (usize, usize) {
         return (0, size as usize);
     }
     class_of(size + (1 << (size.ilog2() - 3)) - 1)
+}
+
+impl Hashed for Block {
+    fn hash(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl Slices {

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The memory of one message, kept by its receiver for the next.
+//! The memory of one message or handle, kept by its peer for the next.
 //!
 //! Where messages do not pile up each finds the memory of the one before it, which spares the
 //! allocator: a tenth of what a small message costs. It stays charged to whom it was charged first,
-//! and no peer keeps more than one.
+//! and no peer keeps more than one of each.
 
-use crate::message::Message;
 use crate::queue::Item;
 use core::mem::MaybeUninit;
 use core::pin::Pin;
@@ -15,25 +14,25 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{ordering, Atomic};
 use kernel::sync::{Arc, UniqueArc};
 
-type Memory = MaybeUninit<Item<Message>>;
+type Memory<T> = MaybeUninit<Item<T>>;
 
 /// Null, or memory of ours, as `Arc::into_raw` gives it.
-pub(crate) struct Spare(Atomic<*mut Memory>);
+pub(crate) struct Spare<T>(Atomic<*mut Memory<T>>);
 
-impl Spare {
+impl<T> Spare<T> {
     pub(crate) const fn new() -> Self {
         Self(Atomic::new(ptr::null_mut()))
     }
 
     #[inline]
-    fn swap(&self, new: *mut Memory) -> *mut Memory {
+    fn swap(&self, new: *mut Memory<T>) -> *mut Memory<T> {
         // Nobody uses the memory before or after, but for whom this hands it to or from.
         self.0.xchg(new, ordering::Full)
     }
 
-    /// Memory for a message.
+    /// Memory for one.
     #[inline]
-    pub(crate) fn take(&self) -> Result<UniqueArc<Memory>> {
+    pub(crate) fn take(&self) -> Result<UniqueArc<Memory<T>>> {
         if !self.0.load(ordering::Relaxed).is_null() {
             let memory = self.swap(ptr::null_mut());
             if !memory.is_null() {
@@ -48,15 +47,15 @@ impl Spare {
         Ok(UniqueArc::new_uninit(GFP_KERNEL_ACCOUNT)?)
     }
 
-    /// Drops a reference to a message, and keeps its memory if that was the last one and there is
-    /// none yet.
+    /// Drops a reference, and keeps the memory if that was the last one. The caller keeps this
+    /// alive, also if what is dropped does not.
     #[inline]
-    pub(crate) fn put(&self, message: Arc<Item<Message>>) {
+    pub(crate) fn put(&self, item: Arc<Item<T>>) {
         // KASAN is to see what comes too late.
         if cfg!(CONFIG_KASAN) {
-            return drop(message);
+            return drop(item);
         }
-        let Some(unique) = Arc::into_unique_or_drop(message) else {
+        let Some(unique) = Arc::into_unique_or_drop(item) else {
             return;
         };
         // SAFETY: It is not moved.
@@ -72,7 +71,7 @@ impl Spare {
     }
 }
 
-impl Drop for Spare {
+impl<T> Drop for Spare<T> {
     fn drop(&mut self) {
         let memory = self.swap(ptr::null_mut());
         if !memory.is_null() {

@@ -56,11 +56,7 @@ pub(crate) fn write_command<T: Command>(arg: UserPtr, size: usize, cmd: &T) -> R
 /// Writes an entry of an array whose stride may be larger or smaller than the kernel's entry.
 #[inline]
 pub(crate) fn write_entry<T: Plain>(addr: u64, stride: usize, entry: &T) -> Result {
-    let mut writer = UserSlice::new(ptr(addr), stride.min(size_of::<T>())).writer();
-    if stride < size_of::<T>() {
-        return writer.write_slice(&entry.as_bytes()[..stride]);
-    }
-    writer.write(entry)?;
+    copy_out(addr, &entry.as_bytes()[..stride.min(size_of::<T>())])?;
     if stride > size_of::<T>() {
         let rest = stride - size_of::<T>();
         clear(addr.wrapping_add(size_of::<T>() as u64), rest)?;
@@ -68,10 +64,41 @@ pub(crate) fn write_entry<T: Plain>(addr: u64, stride: usize, entry: &T) -> Resu
     Ok(())
 }
 
+#[inline]
 pub(crate) fn write<T: Plain>(addr: u64, value: &T) -> Result {
-    UserSlice::new(ptr(addr), size_of::<T>())
-        .writer()
-        .write(value)
+    copy_out(addr, value.as_bytes())
+}
+
+/// As a reader does, without its bookkeeping.
+#[inline]
+pub(crate) fn copy_in(to: &mut [MaybeUninit<u8>], from: u64) -> Result {
+    let place = to.as_mut_ptr().cast();
+    // SAFETY: The place is valid for that many bytes. The address is checked by the call.
+    let left =
+        unsafe { bindings::_copy_from_user(place, ptr(from).as_const_ptr(), to.len() as _) };
+    if left == 0 {
+        Ok(())
+    } else {
+        Err(EFAULT)
+    }
+}
+
+/// As a writer does, without its bookkeeping.
+#[inline]
+pub(crate) fn copy_out(to: u64, from: &[u8]) -> Result {
+    let place = from.as_ptr().cast();
+    // SAFETY: The bytes are initialised. The address is checked by the call.
+    let left = unsafe { bindings::_copy_to_user(ptr(to).as_mut_ptr(), place, from.len() as _) };
+    if left == 0 {
+        Ok(())
+    } else {
+        Err(EFAULT)
+    }
+}
+
+#[inline]
+pub(crate) fn read<T: Plain>(addr: u64) -> Result<T> {
+    UserSlice::new(ptr(addr), size_of::<T>()).reader().read()
 }
 
 pub(crate) fn write_s32(addr: u64, value: i32) -> Result {

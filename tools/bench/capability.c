@@ -32,7 +32,8 @@ static uint64_t ptr(const void *p)
 	return (uint64_t)(uintptr_t)p;
 }
 
-static int bus1_recv(int fd, struct bus1_msg *m, void *buf, uint32_t size)
+/* Receive one message, and first release the handle `drop`, if it is not 0. */
+static int bus1_recv(int fd, struct bus1_msg *m, void *buf, uint32_t size, uint64_t drop)
 {
 	struct bus1_cmd_recv c = {
 		.flags = BUS1_RECV_NONBLOCK,
@@ -41,13 +42,15 @@ static int bus1_recv(int fd, struct bus1_msg *m, void *buf, uint32_t size)
 		.msg_size = sizeof(*m),
 		.buf = ptr(buf),
 		.buf_size = size,
+		.drop = drop ? ptr(&drop) : 0,
+		.n_drop = drop != 0,
 	};
 
 	return ioctl(fd, BUS1_CMD_RECV, &c) < 0 ? -errno : 0;
 }
 
-/* Pass `id`; `*got` is the handle that the taker then holds. */
-static int bus1_pass_on(struct bus1_job *b, uint64_t id, uint64_t *got)
+/* Pass `id`; `*got` is the handle that the taker then holds. It gives `drop` back. */
+static int bus1_pass_on(struct bus1_job *b, uint64_t id, uint64_t drop, uint64_t *got)
 {
 	uint64_t payload = id;
 	struct bus1_pass pass = { .id = id };
@@ -65,7 +68,7 @@ static int bus1_pass_on(struct bus1_job *b, uint64_t id, uint64_t *got)
 
 	if (ioctl(b->giver, BUS1_CMD_SEND, &c) < 0)
 		return -errno;
-	r = bus1_recv(b->taker, &m, buf, sizeof(buf));
+	r = bus1_recv(b->taker, &m, buf, sizeof(buf), drop);
 	if (r < 0)
 		return r;
 	if (m.type != BUS1_MSG_DATA || m.id != b->door || m.len != PAYLOAD || m.slice ||
@@ -83,7 +86,7 @@ static int bus1_unused(struct bus1_job *b, uint64_t node)
 	struct bus1_msg m;
 	int r;
 
-	r = bus1_recv(b->giver, &m, NULL, 0);
+	r = bus1_recv(b->giver, &m, NULL, 0, 0);
 	if (r < 0)
 		return r;
 	if (m.type != BUS1_MSG_NODE_UNUSED || m.id != node || m.cookie != b->cookie)
@@ -100,7 +103,7 @@ static int life_bus1_run(struct job *j, unsigned long n)
 	while (n-- && r == 0) {
 		r = bus1_node_create(b->giver, ++b->cookie, &node);
 		if (r == 0)
-			r = bus1_pass_on(b, node, &handle);
+			r = bus1_pass_on(b, node, 0, &handle);
 		if (r == 0)
 			r = bus1_handle_release(b->taker, handle);
 		if (r == 0 && b->notice)
@@ -123,13 +126,13 @@ static int life_bus1_verify(struct job *j)
 
 	r = bus1_node_create(b->giver, ++b->cookie, &node);
 	if (r == 0)
-		r = bus1_pass_on(b, node, &handle);
+		r = bus1_pass_on(b, node, 0, &handle);
 	if (r < 0)
 		return r;
 	c.dest = handle;
 	if (ioctl(b->taker, BUS1_CMD_SEND, &c) < 0)
 		return -errno;
-	r = bus1_recv(b->giver, &m, &buf, sizeof(buf));
+	r = bus1_recv(b->giver, &m, &buf, sizeof(buf), 0);
 	if (r < 0)
 		return r;
 	if (m.type != BUS1_MSG_DATA || m.id != node || m.cookie != b->cookie || m.len != 1)
@@ -150,15 +153,13 @@ static int life_bus1_verify(struct job *j)
 static int pass_bus1_run(struct job *j, unsigned long n)
 {
 	struct bus1_job *b = (struct bus1_job *)j;
-	uint64_t handle;
+	uint64_t handle = 0;
 	int r = 0;
 
-	while (n-- && r == 0) {
-		r = bus1_pass_on(b, b->held, &handle);
-		if (r == 0)
-			r = bus1_handle_release(b->taker, handle);
-	}
-	return r;
+	/* Each is given back with the receipt of the next. */
+	while (n-- && r == 0)
+		r = bus1_pass_on(b, b->held, handle, &handle);
+	return r ? r : bus1_handle_release(b->taker, handle);
 }
 
 static int pass_bus1_verify(struct job *j)
