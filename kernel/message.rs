@@ -5,10 +5,11 @@
 use crate::abi::{self, bus1_handle};
 use crate::baggage::Baggage;
 use crate::bridge::Stat;
-use crate::node::{Grade, Grant, Handle, HandleRef, Node, NodeRef, Use};
+use crate::handle::{Grade, Handle, HandleRef};
+use crate::item::{Commit, Deliver, DynItem, Item, Ready, Tag};
+use crate::node::{Grant, Node, NodeRef, Use};
 use crate::peer::{Inner, Peer};
 use crate::pool::read_inline;
-use crate::queue::{Commit, Deliver, DynItem, Item, Ready, Tag};
 use crate::slices::Slice;
 use crate::user::{Payload, Several};
 use core::cell::UnsafeCell;
@@ -33,7 +34,7 @@ pub(crate) enum Kind<'a> {
     /// The notice that the node is unused.
     Unused(&'a Node),
     #[cfg(CONFIG_KUNIT = "y")]
-    Test(&'a crate::queue::Number),
+    Test(&'a crate::item::Number),
 }
 
 impl<'a> Kind<'a> {
@@ -49,7 +50,7 @@ impl<'a> Kind<'a> {
             Tag::Node => Self::Unused(unsafe { &(*thin.cast::<Item<Node>>()).body }),
             #[cfg(CONFIG_KUNIT = "y")]
             // SAFETY: As above.
-            Tag::Test => Self::Test(unsafe { &(*thin.cast::<Item<crate::queue::Number>>()).body }),
+            Tag::Test => Self::Test(unsafe { &(*thin.cast::<Item<crate::item::Number>>()).body }),
         }
     }
 
@@ -80,7 +81,11 @@ impl Passed {
     pub(crate) fn describe(&self) -> bus1_handle {
         let (node, id, cookie, flags, grade, dead) = match self {
             Self::Handle(h) => {
-                let weak = if h.grade.is_weak() { abi::BUS1_HANDLE_WEAK } else { 0 };
+                let weak = if h.grade.is_weak() {
+                    abi::BUS1_HANDLE_WEAK
+                } else {
+                    0
+                };
                 (&h.node, h.id.load(Relaxed), 0, weak, h.grade, h.is_dead())
             }
             Self::Own(u) => {
@@ -90,7 +95,11 @@ impl Passed {
                 (node, id, node.cookie, own, Grade::OWNER, node.is_gone())
             }
         };
-        let once = if node.is_once { abi::BUS1_HANDLE_ONCE } else { 0 };
+        let once = if node.is_once {
+            abi::BUS1_HANDLE_ONCE
+        } else {
+            0
+        };
         let dead = if dead { abi::BUS1_HANDLE_DEAD } else { 0 };
         bus1_handle {
             id,
@@ -131,6 +140,7 @@ impl PassedList {
 
     /// The receiver has them now: each coming one becomes a count. True if one of them is dead, and
     /// its notice may now be received.
+    #[inline]
     pub(crate) fn take(&self, peer: &mut Inner) -> bool {
         let mut dead = false;
         for passed in self.list.iter() {
@@ -144,7 +154,27 @@ impl PassedList {
         dead
     }
 
+    /// The receiver that has them in its hand is done; it has them now, if it `takes` them. As
+    /// [`take`](Self::take).
+    #[inline]
+    pub(crate) fn finish(&self, peer: &mut Inner, takes: bool) -> bool {
+        let mut dead = false;
+        for passed in self.list.iter() {
+            if let Passed::Handle(h) = passed {
+                h.add_in_hand(-1);
+                if takes {
+                    h.add_coming(-1, peer);
+                    h.add_count(1, peer);
+                    dead |= h.is_dead();
+                }
+            }
+        }
+        self.taken.store(takes, Relaxed);
+        dead
+    }
+
     /// A receiver takes them into its hand, or is done. With the peer's lock held.
+    #[inline]
     pub(crate) fn add_in_hand(&self, n: i64) {
         for passed in self.list.iter() {
             if let Passed::Handle(h) = passed {
@@ -165,7 +195,7 @@ impl Deref for PassedList {
 impl Drop for PassedList {
     #[inline]
     fn drop(&mut self) {
-        if !self.list.is_empty() && !self.taken.load(Relaxed) {
+        if !self.taken.load(Relaxed) {
             for passed in self.list.iter() {
                 if let Passed::Handle(h) = passed {
                     h.peer.give_up(h);
@@ -324,8 +354,7 @@ impl Draft {
     #[inline]
     pub(crate) fn new(node: NodeRef, len: usize, priority: u8) -> Result<Self> {
         let memory = node.owner.spare.take()?;
-        let message = memory.pin_init_with(Item::new(
-            try_pin_init!(Message {
+        let message = memory.pin_init_with(Item::new(try_pin_init!(Message {
                 node,
                 written: UnsafeCell::new(Written {
                     slice: Slice { id: 0, offset: 0 },
@@ -339,8 +368,7 @@ impl Draft {
                 priority,
                 is_plain: Atomic::new(true),
                 inline <- Opaque::ffi_init(|_| ()),
-            }? Error),
-        ))?;
+            }? Error)))?;
         Stat::Messages.add(1);
         Ok(Self(message.into()))
     }
@@ -373,9 +401,31 @@ impl Draft {
     #[inline]
     pub(crate) fn admit(&mut self, grant: &Grant) -> Result {
         let passed = self.0.node.owner.admit(grant)?;
-        self.0.is_plain.store(false, Relaxed);
-        self.written().extra.passed.list = Several::One([passed]);
+        self.set_only(passed);
         Ok(())
+    }
+
+    #[inline]
+    pub(crate) fn set_only(&mut self, passed: Passed) {
+        self.0.is_plain.store(false, Relaxed);
+        let list = &raw mut self.written().extra.passed.list;
+        // SAFETY: There is none in it yet, so that nothing is to be dropped.
+        unsafe { list.write(Several::One([passed])) };
+    }
+
+    #[inline]
+    pub(crate) fn into_message(self) -> ListArc<Item<Message>> {
+        self.0.set_sent(true);
+        self.0
+    }
+
+    /// Links the message, which brings a handle that the receiver has already. Gives it back if it
+    /// is not that simple.
+    #[inline]
+    pub(crate) fn link_known(self, grant: &Grant) -> core::result::Result<Option<Arc<Peer>>, Self> {
+        let owner = Arc::as_ptr(&self.0.node.owner);
+        // SAFETY: As in `link`.
+        unsafe { (*owner).link_known(self, grant) }
     }
 
     pub(crate) fn set_passed(&mut self, passed: PassedList) {

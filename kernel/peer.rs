@@ -4,13 +4,13 @@
 
 use crate::bridge::{Counted, Stat, WaitQueue};
 use crate::errno::{edquot, ehostunreach};
+use crate::handle::{Grade, Handle, HandleList, HandleRef, Retired};
 use crate::ids::{Growth, Hashed, IdTable};
-use crate::message::{Message, Passed};
-use crate::node::{
-    mark_dead, tell_holders, Grade, Grant, Handle, HandleList, HandleRef, Node, NodeRef, Retired, Use,
-};
+use crate::item::{Commit, Entry, Item, Items};
+use crate::message::{Draft, Message, Passed};
+use crate::node::{mark_dead, tell_holders, Grant, Node, NodeRef, Use};
 use crate::pool::Pool;
-use crate::queue::{Commit, Entry, Item, Items, Queue};
+use crate::queue::Queue;
 use crate::slices::{Slice, Slices, GRANULE};
 use crate::spare::Spare;
 use core::mem;
@@ -130,18 +130,17 @@ impl Inner {
     }
 
     /// What an id of this peer's stands for, to be passed on. ENXIO.
+    #[inline]
     pub(crate) fn grant(&mut self, id: u64) -> Result<Grant> {
         let (node, grade) = match self.ids.get(id) {
             Some(Object::Node(node)) => (node.clone(), Grade::OWNER),
-            Some(Object::Handle(handle)) if handle.is_held() => {
-                (handle.node.clone(), handle.grade)
-            }
+            Some(Object::Handle(handle)) if handle.is_held() => (handle.node.clone(), handle.grade),
             _ => return Err(ENXIO),
         };
         let user = if grade.is_weak() {
-            Use::weak(&node)
+            Use::weak(node)
         } else {
-            Use::new(&node, self)
+            Use::new(node)
         };
         Ok(Grant { user, grade })
     }
@@ -172,11 +171,11 @@ impl Inner {
 
     /// A facet leaves the peer's tables, if it is there.
     pub(crate) fn remove_facet(&mut self, facet: &Node) -> Option<Object> {
-        let object = self.ids.remove(facet.id.load(Relaxed))?;
-        self.nodes -= 1;
         if let Some(key) = facet_key(facet) {
             self.facets.remove(&key);
         }
+        let object = self.ids.remove(facet.id.load(Relaxed))?;
+        self.nodes -= 1;
         Some(object)
     }
 
@@ -273,7 +272,7 @@ impl Peer {
             match object {
                 Object::Node(node) => {
                     // Facets, too, stand in the table.
-                    mark_dead(&node, &mut self.inner.lock(), true);
+                    mark_dead(&node, &mut self.inner.lock());
                     tell_holders(&node, None, &mut HandleList::new());
                 }
                 Object::Handle(handle) => drop(Retired::new(handle, None)),
@@ -551,11 +550,7 @@ impl Peer {
             }
             // Whoever waits has taken the lock to look since he queued himself up.
             let waiter = self.wait.is_active().then(|| message.node.owner.clone());
-            let level = if self.by_priority.load(Relaxed) {
-                message.priority
-            } else {
-                0
-            };
+            let level = self.level(&message);
             match commit {
                 Some(commit) => inner.queue.push_pending(message as Entry, level, commit),
                 None => inner.queue.push(message as Entry, level),
@@ -566,6 +561,44 @@ impl Peer {
         message.set_sent(false);
         drop(message);
         Err(refused)
+    }
+
+    /// Links a message that brings a handle which this peer has already, or gives it back if that is
+    /// not so, or it can not be linked.
+    #[inline]
+    pub(crate) fn link_known(
+        &self,
+        mut draft: Draft,
+        grant: &Grant,
+    ) -> core::result::Result<Option<Arc<Self>>, Draft> {
+        let mut inner = self.inner.lock();
+        let handle = match inner.find_handle(grant) {
+            Some(handle) if !inner.closed && inner.queue.len() < MAX_QUEUED => handle.clone(),
+            _ => {
+                drop(inner);
+                return Err(draft);
+            }
+        };
+        if draft.node().refuses(&mut inner) {
+            drop(inner);
+            return Err(draft);
+        }
+        handle.add_coming(1, &mut inner);
+        draft.set_only(Passed::Handle(handle));
+        let message = draft.into_message();
+        let waiter = self.wait.is_active().then(|| message.node.owner.clone());
+        let level = self.level(&message);
+        inner.queue.push(message as Entry, level);
+        Ok(waiter)
+    }
+
+    #[inline]
+    fn level(&self, message: &Message) -> u8 {
+        if self.by_priority.load(Relaxed) {
+            message.priority
+        } else {
+            0
+        }
     }
 
     /// Makes the pool, if there is none, and checks a mapping of it.

@@ -3,6 +3,8 @@
 #include "raw.h"
 
 #include <string.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 enum { MOST = 1 << 18 };		/* more than any limit */
 
@@ -26,6 +28,9 @@ static u32 fill_nodes(const struct peer *p, u64 *ids)
 	EQ(cmd.id, 0);
 	before = peer_info(p);
 	ERR(node_create(p, &cmd), EDQUOT);
+	/* Facets count, too. */
+	ERR(mint(p, 0, ids[0], 1, &(u64){ 0 }), EDQUOT);
+	ERR(mint(p, BUS1_MINT_ONCE, ids[n - 1], 0, &(u64){ 0 }), EDQUOT);
 	SAME_INFO(p, &before);
 	EQ(before.n_nodes, n);
 	return n;
@@ -69,6 +74,7 @@ TEST_TIMEOUT("ABI-2 a peer has as many nodes and handles as it may have, EDQUOT"
 	u64 out[3], spare[2];
 	s32 errors[2];
 	u32 total;
+	int fd;
 
 	known = grant(&a, na, &b);
 	total = fill_handles(&b, owners);
@@ -78,12 +84,18 @@ TEST_TIMEOUT("ABI-2 a peer has as many nodes and handles as it may have, EDQUOT"
 	/* What it has not, it does not get, by whatever way; nor anything with it. */
 	spare[0] = node_new(&a, 4);
 	spare[1] = node_new(&a, 5);
+	fd = (int)OK(export_fd(&a, spare[0], 0));
 	at_a = peer_info(&a);
 	at_b = peer_info(&b);
 	at_c = peer_info(&c);
 	ERR(transfer(&a, &b, 0, spare, out, 1), EDQUOT);
 	ERR(transfer(&a, &b, 0, (u64[]){ na, spare[0], na }, out, 3), EDQUOT);
 	ERR(transfer(&a, &b, BUS1_TRANSFER_MOVE, &a_to_c, out, 1), EDQUOT);
+	ERR(give(&a, na, &b, BUS1_TRANSFER_WEAK, 0, out), EDQUOT);
+	ERR(give(&b, known, NULL, BUS1_TRANSFER_WEAK, 0, out), EDQUOT);
+	ERR(give(&b, known, NULL, 0, BUS1_RIGHT_SEND, out), EDQUOT);
+	ERR(import_cmd(&b, fd, &(struct bus1_handle){}), EDQUOT);
+	ERR(send_pass(&a, a_to_b, a_to_c, BUS1_PASS_MOVE, 0), EDQUOT);
 	ERR(send_id(&a, a_to_b, spare[0]), EDQUOT);
 	ERR(send_ids(&a, a_to_b, (u64[]){ na, spare[0] }, 2), EDQUOT);
 	pass[0].id = na;
@@ -119,6 +131,45 @@ TEST_TIMEOUT("ABI-2 a peer has as many nodes and handles as it may have, EDQUOT"
 	OK(send_id(&a, a_to_b, spare[0]));
 	ERR(send_id(&a, a_to_b, na), EDQUOT);
 	GOT_ID(&b, nb);
+}
+
+/* Peers and exported handles together: each has a file, which the machine has to have room for. */
+TEST_TIMEOUT("ABI-2 there are as many exported handles as there may be, EDQUOT", 120)
+{
+	enum { FILES = (1 << 16) + 100 };
+	struct rlimit limit = { FILES, FILES };
+	struct peer a = peer_new(0), b = peer_new(0);
+	u64 n = node_new(&a, 1), h = grant(&a, n, &b);
+	static int fds[FILES];
+	unsigned int have;
+	struct world w;
+	u32 made = 0;
+	int fd;
+
+	if (test_slow() > 1)
+		SKIP("takes too much memory here");
+	if (geteuid() || setrlimit(RLIMIT_NOFILE, &limit))
+		SKIP("only for who may have that many files");
+	while ((fd = export_fd(made % 2 ? &a : &b, made % 2 ? n : h, made % 4)) >= 0) {
+		LT(made, FILES);
+		fds[made++] = fd;
+	}
+	ERR(fd, EDQUOT);
+	GT(made, 1000);
+	have = open_fds();
+	w = WORLD(&a, &b);
+	ERR(export_fd(&a, n, 0), EDQUOT);
+	ERR(export_fd(&b, h, 0), EDQUOT);
+	EQ(open_fds(), have);
+	SAME_WORLD(&w);
+	/* One less, and there is room for one. */
+	close_fd(fds[0]);
+	fds[0] = (int)OK(export_fd(&a, n, 0));
+	ERR(export_fd(&a, n, 0), EDQUOT);
+	for (u32 i = 0; i < made; i++)
+		close_fd(fds[i]);
+	OK(release(&b, h));
+	GOT_UNUSED(&a, n, 1);
 }
 
 TEST_TIMEOUT("OBJ-10 more notices than a queue takes messages", 120)

@@ -180,6 +180,12 @@ static void stalled_sender(const char *what, struct bus1_cmd_send send, bool mul
 		st.arg.send.handles = PTR(pass);
 		st.arg.send.n_handles = 2;
 	}
+	/* Zero is a descriptor that is open. */
+	if (!strcmp(what, "fds")) {
+		*((s32 *)(t.mem + page) - 1) = 1;
+		st.arg.send.fds = at - 4;
+		st.arg.send.n_fds = 2;
+	}
 	if (!strcmp(what, "errors"))
 		st.arg.send.errors = at - 4;
 
@@ -233,6 +239,163 @@ TEST("ORD-5 a sender that stalls in iovs[] delays nobody")
 TEST("ORD-5 a sender that stalls in handles[] delays nobody")
 {
 	stalled_sender("handles", (struct bus1_cmd_send){}, false);
+}
+
+TEST("ORD-5 a sender that stalls in fds[] delays nobody")
+{
+	stalled_sender("fds", (struct bus1_cmd_send){}, true);
+}
+
+TEST("ORD-5 an ordered multicast that stalls delays no other")
+{
+	struct tar t = tar_new();
+	struct scene s = scene_new();
+	struct stalled st = { .cmd = BUS1_CMD_SEND, .arg.send = {
+		.flags = BUS1_SEND_ORDERED, .dests = PTR(s.a_to), .n_dests = 2,
+		.data = PTR(t.mem) + page_size() - 10, .len = 5000 } };
+
+	stall_start(&st, &s.a, &t);
+	for (int i = 0; i < 3; i++) {
+		OK(send_many(&s.x, BUS1_SEND_ORDERED, s.x_to, 2, NULL, "ordered"));
+		GOT_TEXT(&s.b, s.nb, "ordered");
+		GOT_TEXT(&s.c, s.nc, "ordered");
+	}
+	business_as_usual(&s);
+	tar_melt(&t);
+	test_join(&st.thread);
+	OK(st.r);
+	OK(recv_now(&s.b, &(struct in){}));
+	OK(recv_now(&s.c, &(struct in){}));
+}
+
+TEST("OBJ-9 a one-shot that stalls while it is sent is not spent yet")
+{
+	for (int what = 0; what < 6; what++) {
+		struct tar t = tar_new();
+		struct scene s = scene_new();
+		u64 f = once_new(&s.b, s.nb, 7), h = grant(&s.b, f, &s.a), g = grant(&s.b, f, &s.x);
+		struct stalled st = { .cmd = BUS1_CMD_SEND, .arg.send = {
+			.dest = h, .data = PTR(t.mem) + page_size() - 10,
+			.len = what & 1 ? 5000 : 20 } };
+
+		stall_start(&st, &s.a, &t);
+		business_as_usual(&s);
+		NOTHING(&s.x);
+		if (what & 4) {
+			/* Another thread gives the count back. */
+			OK(release(&s.a, h));
+			ERR(release(&s.a, h), ENXIO);
+		} else if (what & 2) {
+			/* Another is faster. */
+			OK(send_str(&s.x, g, "faster"));
+			GOT_BADGE(&s.b, s.nb, 7, "faster");
+			GOT_DEAD(&s.a, h);
+		}
+		tar_melt(&t);
+		test_join(&st.thread);
+		if (what & 4) {
+			ERR(st.r, ENXIO);
+			NOTHING(&s.b);
+			OK(send_str(&s.x, g, "mine"));
+			GOT_BADGE(&s.b, s.nb, 7, "mine");
+		} else if (what & 2) {
+			ERR(st.r, EHOSTUNREACH);
+			OK(release(&s.a, h));
+			NOTHING(&s.b);
+		} else {
+			struct in in;
+
+			OK(st.r);
+			OK(recv_now(&s.b, &in));
+			EQ(in.m.badge, 7);
+			GOT_DEAD(&s.x, g);
+			ERR(release(&s.a, h), ENXIO);
+		}
+		peer_close(&s.a);
+		peer_close(&s.b);
+		peer_close(&s.c);
+		peer_close(&s.x);
+	}
+}
+
+TEST("OBJ-5 a move that stalls while it is sent has not happened yet")
+{
+	for (int what = 0; what < 4; what++) {
+		struct tar t = tar_new();
+		struct scene s = scene_new();
+		u64 n = node_new(&s.x, 3), h = grant(&s.x, n, &s.a);
+		struct bus1_pass pass = { .id = h, .flags = BUS1_PASS_MOVE };
+		struct stalled st = { .cmd = BUS1_CMD_SEND, .arg.send = {
+			.dest = what & 1 ? 0 : s.a_to[0], .dests = what & 1 ? PTR(s.a_to) : 0,
+			.n_dests = what & 1 ? 2 : 0, .data = PTR(t.mem) + page_size() - 10,
+			.len = 5000, .handles = PTR(&pass), .n_handles = 1 } };
+
+		stall_start(&st, &s.a, &t);
+		OK(send_str(&s.a, h, "still mine"));
+		GOT_TEXT(&s.x, n, "still mine");
+		/* What is given away meanwhile can not be moved any more. */
+		if (what & 2)
+			OK(release(&s.a, h));
+		tar_melt(&t);
+		test_join(&st.thread);
+		ERR(st.r, what & 2 ? ENXIO : 0);
+		ERR(release(&s.a, h), ENXIO);
+		EQ(peer_info(&s.b).n_queued, !(what & 2));
+		EQ(peer_info(&s.c).n_queued, what == 1);
+		EQ(peer_info(&s.b).n_handles, !(what & 2));
+		peer_close(&s.a);
+		peer_close(&s.b);
+		peer_close(&s.c);
+		GOT_NOTICES(&s.x, { BUS1_MSG_NODE_DEAD, s.x_to[0] },
+			    { BUS1_MSG_NODE_DEAD, s.x_to[1] }, { BUS1_MSG_NODE_UNUSED, n });
+		peer_close(&s.x);
+	}
+}
+
+TEST("MSG-6 a receiver is killed while it stalls, and the descriptors stay in the message")
+{
+	for (int what = 0; what < 2; what++) {
+		struct scene s = scene_new();
+		int fds[2];
+		struct in in;
+		pid_t pid;
+
+		OK(SYS(pipe2(fds, O_CLOEXEC)));
+		OK(send_fds(&s.x, s.x_to[0], (s32[]){ fds[1], fds[1] }, 2));
+		close_fd(fds[1]);
+		pid = test_fork();
+		if (!pid) {
+			struct tar t = tar_new();
+			u64 at = PTR(t.mem) + page_size();
+			struct bus1_msg m;
+			u64 buf[8];
+			struct bus1_cmd_recv cmd = {
+				.flags = BUS1_RECV_FDS, .n_msgs = 1, .msg_size = sizeof(m),
+				.msgs = what ? at : PTR(&m), .buf = what ? PTR(buf) : at,
+				.buf_size = sizeof(buf) };
+
+			recv_cmd(&s.b, &cmd);
+			FAIL("it did not stall");
+		}
+		test_asleep(pid, pid);
+		OK(send_str(&s.x, s.x_to[0], "next"));
+		test_kill(pid);
+		OK(recv_with(&s.b, &in, BUS1_RECV_FDS));
+		EQ(in.m.n_fds, 2);
+		for (int i = 0; i < 2; i++) {
+			GE(in.fds[i], 0);
+			EQ(write(in.fds[i], "x", 1), 1);
+			EQ(read(fds[0], &(char){ 0 }, 1), 1);
+			close_fd(in.fds[i]);
+		}
+		EQ(read(fds[0], &(char){ 0 }, 1), 0);
+		close_fd(fds[0]);
+		GOT_TEXT(&s.b, s.nb, "next");
+		peer_close(&s.a);
+		peer_close(&s.b);
+		peer_close(&s.c);
+		peer_close(&s.x);
+	}
 }
 
 TEST("ORD-5 a sender that stalls in errors[] delays nobody")
