@@ -14,7 +14,7 @@
  * In ISA2 word goes on over two links of different kinds. (MP and WRC are the
  * pairs of pairs.c.)
  */
-#include "world.h"
+#include "stage.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -29,7 +29,7 @@ enum { A1, A2, B1, N_STREAMS };
 enum { EAR_A = ACTOR, EAR_B = ACTOR + 1, BY_A = ACTOR + 2, BY_B = ACTOR + 3 };
 
 struct duel {
-	struct world *w;
+	struct stage *w;
 	enum duel_kind kind;
 	bool broken;
 	unsigned int batches, flip;
@@ -231,7 +231,7 @@ static void finish(struct duel *d)
 static u64 duel(enum duel_kind kind, bool broken, unsigned int rounds)
 {
 	struct duel d = {
-		.w = world(), .kind = kind, .broken = broken,
+		.w = stage_get(), .kind = kind, .broken = broken,
 		.batches = (rounds + LITMUS_BATCH - 1) / LITMUS_BATCH,
 		.streams = calloc(N_STREAMS, sizeof(*d.streams)),
 	};

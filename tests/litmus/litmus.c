@@ -6,7 +6,7 @@
  * from: from a thread of its own, spinning or sleeping, or from that of an
  * actor between two steps, which no scheduler can delay.
  */
-#include "world.h"
+#include "stage.h"
 
 #include <fcntl.h>
 #include <sched.h>
@@ -17,7 +17,7 @@
 enum { MAX_ACTORS = MAX_LINKS + 1, ALONE = MAX_ACTORS };
 
 struct run {
-	struct world *w;
+	struct stage *w;
 	const struct shape *shape;
 	unsigned int n_actors, batches, threads;
 	pthread_barrier_t barrier;
@@ -102,7 +102,7 @@ static void see_cause(struct run *r, u32 k)
 
 static void see_item(struct run *r, const struct bus1_msg *m)
 {
-	struct world *w = r->w;
+	struct stage *w = r->w;
 	u32 k;
 
 	if (stream_has(&w->cause, w, OBSERVER, m, r->causes, &k)) {
@@ -119,7 +119,7 @@ static void see_item(struct run *r, const struct bus1_msg *m)
 	}
 }
 
-static u64 progress_of(const struct world *w)
+static u64 progress_of(const struct stage *w)
 {
 	return __atomic_load_n(&w->cause.progress, __ATOMIC_SEQ_CST) << 32 |
 	       __atomic_load_n(&w->effect.progress, __ATOMIC_SEQ_CST);
@@ -131,7 +131,7 @@ static u64 progress_of(const struct world *w)
  */
 static void observe(struct run *r, bool wait)
 {
-	struct world *w = r->w;
+	struct stage *w = r->w;
 	struct inbox *in = &w->in[OBSERVER];
 	bool side = is_side(r->shape->effect);
 	u32 n, n_queued = 0, told = 0;
@@ -308,7 +308,7 @@ static u64 some_mask(u64 *rng)
 static void prepare(struct run *r, u64 *rng)
 {
 	const struct shape *s = r->shape;
-	struct world *w = r->w;
+	struct stage *w = r->w;
 	unsigned int last = r->n_actors - 1;
 	bool others = rnd(rng) & 1;
 
@@ -377,7 +377,7 @@ static bool has_thread(const struct run *r, unsigned int i)
 void litmus(const struct shape *shape, unsigned int rounds, struct seen *sum)
 {
 	struct run r = {
-		.w = world(), .shape = shape, .n_actors = shape->n_links + 1, .threads = 1,
+		.w = stage_get(), .shape = shape, .n_actors = shape->n_links + 1, .threads = 1,
 		.batches = (rounds + LITMUS_BATCH - 1) / LITMUS_BATCH,
 	};
 	static u64 turn;

@@ -4,7 +4,7 @@
  * that ask for it are seen in the same order by all (ORD-4); those that do not
  * may be seen in different orders, and are: or else the first says nothing.
  */
-#include "world.h"
+#include "stage.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -10,7 +10,7 @@
  * that get both. Things cost, on a kernel with checks, and each is in several
  * rounds; none of these follows from the others.
  */
-#include "world.h"
+#include "stage.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -24,7 +24,7 @@ enum { STEPS = LITMUS_BATCH, THREADS = 2 };
 #define KINDS MEMORY
 
 struct weave {
-	struct world *w;
+	struct stage *w;
 	bool early;			/* broken: tell, then do */
 	u64 sleep;			/* one in so many waits is asleep; 0: none */
 	unsigned int batches;
@@ -343,7 +343,7 @@ static struct weave *weave(unsigned int n, u64 sleep, bool early, u64 turn)
 	struct weaver x[THREADS];
 	struct test_thread thread;
 
-	v->w = world();
+	v->w = stage_get();
 	v->sleep = sleep;
 	v->early = early;
 	v->batches = (n + STEPS - 1) / STEPS;

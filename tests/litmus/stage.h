@@ -59,28 +59,28 @@ struct stream {
 	u64 dying[LITMUS_BATCH];
 };
 
-struct world {
+struct stage {
 	struct inbox in[N_PEERS];
 	u64 to[N_PEERS][N_PEERS];	/* to[x][y]: x's handle of y's node */
 	struct stream cause, effect;
 };
 
-/* The one world of this process. */
-struct world *world(void);
+/* The one stage of this process. */
+struct stage *stage_get(void);
 
 /* Before and after a batch; nobody else may be at work. */
-void stream_prepare(struct world *w, struct stream *s, bool backwards);
-void stream_finish(struct world *w, struct stream *s);
+void stream_prepare(struct stage *w, struct stream *s, bool backwards);
+void stream_finish(struct stage *w, struct stream *s);
 
 /* Number k of the stream, to everybody or (in two steps) to some. */
-void stream_do(struct world *w, struct stream *s, u32 k, u64 *rng);
-void stream_do_by_hand(struct world *w, struct stream *s, u32 k, u64 delay);
+void stream_do(struct stage *w, struct stream *s, u32 k, u64 *rng);
+void stream_do_by_hand(struct stage *w, struct stream *s, u32 k, u64 delay);
 
 /*
  * Which of the stream it is that came to peer p last, if it is of the stream at
  * all; `next` is the one to be expected.
  */
-bool stream_has(const struct stream *s, const struct world *w, int p, const struct bus1_msg *m,
+bool stream_has(const struct stream *s, const struct stage *w, int p, const struct bus1_msg *m,
 		u32 next, u32 *k);
 
 #endif /* BUS1_LITMUS_WORLD_H */

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-#include "world.h"
+#include "stage.h"
 
 #include <fcntl.h>
 #include <linux/futex.h>
@@ -80,9 +80,9 @@ u32 channel_hear(struct channel *c, enum kind how, bool wait, bool single)
 	return c->heard;
 }
 
-struct world *world(void)
+struct stage *stage_get(void)
 {
-	static struct world w;
+	static struct stage w;
 
 	if (w.in[0].node)
 		return &w;
@@ -100,13 +100,13 @@ struct world *world(void)
 	return &w;
 }
 
-static void prepare_dead(struct world *w, struct stream *s, int p)
+static void prepare_dead(struct stage *w, struct stream *s, int p)
 {
 	OK(transfer(&w->in[s->by].peer, &w->in[p].peer, 0, s->dying, s->ids[p], s->n));
 }
 
 /* The nodes are used again and again, the handles come and go. */
-static void prepare_unused(struct world *w, struct stream *s, int p)
+static void prepare_unused(struct stage *w, struct stream *s, int p)
 {
 	const struct peer *owner = &w->in[p].peer;
 
@@ -116,7 +116,7 @@ static void prepare_unused(struct world *w, struct stream *s, int p)
 	OK(transfer(owner, &w->in[s->by].peer, 0, s->nodes[p], s->ids[p], s->n));
 }
 
-void stream_prepare(struct world *w, struct stream *s, bool backwards)
+void stream_prepare(struct stage *w, struct stream *s, bool backwards)
 {
 	s->channel.word = s->channel.heard = 0;
 	if (!s->n)
@@ -135,7 +135,7 @@ void stream_prepare(struct world *w, struct stream *s, bool backwards)
 }
 
 /* Notices that IDLE has not received go with their handles or new users. */
-void stream_finish(struct world *w, struct stream *s)
+void stream_finish(struct stage *w, struct stream *s)
 {
 	if (s->kind == MULTICAST && s->told[IDLE])
 		while (inbox_recv(&w->in[IDLE], false))
@@ -146,7 +146,7 @@ void stream_finish(struct world *w, struct stream *s)
 				   s->n));
 }
 
-static void send_to(struct world *w, struct stream *s, const u64 *dests, u32 n, u32 k)
+static void send_to(struct stage *w, struct stream *s, const u64 *dests, u32 n, u32 k)
 {
 	u64 data[32] = { s->tag << 32 | k };
 	struct bus1_cmd_send cmd = { .data = PTR(data), .len = s->len };
@@ -161,7 +161,7 @@ static void send_to(struct world *w, struct stream *s, const u64 *dests, u32 n, 
 }
 
 /* What the commands name to tell those who are told, in some order. */
-static u32 targets(struct world *w, struct stream *s, u32 k, bool reverse, u64 *ids)
+static u32 targets(struct stage *w, struct stream *s, u32 k, bool reverse, u64 *ids)
 {
 	u32 n = 0;
 
@@ -179,7 +179,7 @@ static u32 targets(struct world *w, struct stream *s, u32 k, bool reverse, u64 *
 	return n;
 }
 
-void stream_do(struct world *w, struct stream *s, u32 k, u64 *rng)
+void stream_do(struct stage *w, struct stream *s, u32 k, u64 *rng)
 {
 	const struct peer *by = &w->in[s->by].peer;
 	u64 ids[N_PEERS + 64];
@@ -210,7 +210,7 @@ void stream_do(struct world *w, struct stream *s, u32 k, u64 *rng)
 }
 
 /* The observer comes last. */
-void stream_do_by_hand(struct world *w, struct stream *s, u32 k, u64 delay)
+void stream_do_by_hand(struct stage *w, struct stream *s, u32 k, u64 delay)
 {
 	u64 ids[N_PEERS + 64];
 	u32 n = targets(w, s, k, false, ids);
@@ -225,7 +225,7 @@ void stream_do_by_hand(struct world *w, struct stream *s, u32 k, u64 delay)
 	}
 }
 
-bool stream_has(const struct stream *s, const struct world *w, int p, const struct bus1_msg *m,
+bool stream_has(const struct stream *s, const struct stage *w, int p, const struct bus1_msg *m,
 		u32 next, u32 *k)
 {
 	u64 number;
