@@ -84,6 +84,7 @@ impl Queue {
     }
 
     /// Links an item at the end. It waits for the flag, and for [`settle`](Self::settle).
+    #[inline]
     pub(crate) fn push_pending(&mut self, item: Entry, level: u8, commit: &Arc<Commit>) {
         // Always there: whoever has the item's one `ListArc` links it into both.
         let second = ListArc::<_, 1>::try_from_arc(item.clone_arc());

@@ -19,6 +19,7 @@ use crate::node::{Grant, NodeRef};
 use crate::object::{finish_spent, note_all_passed};
 use crate::peer::{Inner, Object, Peer};
 use crate::user::{clear, read, read_array, read_several, write_s32, Payload, Several};
+use core::mem;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
@@ -239,13 +240,88 @@ fn send_one(peer: &Arc<Peer>, dest: u64, mut load: Load<'_>) -> Result {
 /// What becomes of one destination.
 enum Fate {
     Failed(Error),
-    Ready(Draft, Moving),
-    Linked(Arc<Item<Message>>, Moving),
+    Found(NodeRef),
+    Ready(Draft),
+    Linked(Arc<Item<Message>>),
+}
+
+/// The count of a one-shot handle that is one of the destinations.
+struct Spent {
+    dest: usize,
+    count: Moving,
 }
 
 /// Whether an error is that of one destination, not of the command.
 fn is_dest_error(e: Error) -> bool {
     [ENXIO, EPERM, ehostunreach(), EAGAIN, EMSGSIZE, edquot()].contains(&e)
+}
+
+/// Looks the destinations up, some at a time: others want the lock, too.
+fn find_many(peer: &Arc<Peer>, dests: &[u64]) -> Result<KVVec<Fate>> {
+    let mut fates = KVVec::with_capacity(dests.len(), GFP_KERNEL_ACCOUNT)?;
+    for some in dests.chunks(32) {
+        let inner = peer.inner.lock();
+        for id in some {
+            fates.push_within_capacity(match inner.resolve(*id) {
+                Ok(node) => Fate::Found(node.clone()),
+                Err(e) => Fate::Failed(e),
+            })?;
+        }
+    }
+    Ok(fates)
+}
+
+/// Makes the messages.
+fn prepare_many(
+    peer: &Arc<Peer>,
+    dests: &[u64],
+    fates: &mut [Fate],
+    load: &mut Load<'_>,
+) -> Result<KVVec<Spent>> {
+    let mut spent = KVVec::new();
+    for (dest, fate) in fates.iter_mut().enumerate() {
+        let node = match mem::replace(fate, Fate::Failed(EAGAIN)) {
+            Fate::Found(node) => node,
+            other => {
+                *fate = other;
+                continue;
+            }
+        };
+        if node.is_once {
+            match Dest::resolve(peer, dests[dest]) {
+                Ok(Dest { once: count, .. }) => {
+                    spent.push(Spent { dest, count }, GFP_KERNEL_ACCOUNT)?;
+                }
+                Err(e) => {
+                    *fate = Fate::Failed(e);
+                    continue;
+                }
+            }
+        }
+        *fate = match load.prepare(node) {
+            Ok(draft) => Fate::Ready(draft),
+            Err(e) if is_dest_error(e) => Fate::Failed(e),
+            Err(e) => return Err(e),
+        };
+        crate::bridge::resched();
+    }
+    Ok(spent)
+}
+
+/// Links what is ready, uncommitted.
+fn link_many(fates: &mut [Fate], commit: &Arc<Commit>) {
+    for fate in fates {
+        if let Fate::Ready(_) = fate {
+            let Fate::Ready(draft) = mem::replace(fate, Fate::Failed(EAGAIN)) else {
+                continue;
+            };
+            let message = draft.message();
+            *fate = match draft.link(Some(commit)) {
+                Ok(_) => Fate::Linked(message),
+                Err(e) => Fate::Failed(e),
+            };
+        }
+    }
 }
 
 fn send_many(peer: &Arc<Peer>, cmd: &bus1_cmd_send, mut load: Load<'_>) -> Result {
@@ -256,41 +332,20 @@ fn send_many(peer: &Arc<Peer>, cmd: &bus1_cmd_send, mut load: Load<'_>) -> Resul
         clear(cmd.errors, n * 4)?;
     }
     let commit = Commit::new()?;
-    let mut fates: KVVec<Fate> = KVVec::with_capacity(n, GFP_KERNEL_ACCOUNT)?;
-
-    for id in &dests {
-        let fate = match Dest::resolve(peer, *id).and_then(|dest| {
-            let draft = load.prepare(dest.node)?;
-            Ok(Fate::Ready(draft, dest.once))
-        }) {
-            Ok(fate) => fate,
-            Err(e) if is_dest_error(e) => Fate::Failed(e),
-            Err(e) => return Err(e),
-        };
-        fates.push_within_capacity(fate)?;
-        crate::bridge::resched();
-    }
+    let mut fates = find_many(peer, &dests)?;
+    let spent = prepare_many(peer, &dests, &mut fates, &mut load)?;
     check(cmd, &fates, partial)?;
     let moving = load.start_moves(peer)?;
 
     // From the first link to the commit, or until all is taken back (ORD-4).
     let ordered = cmd.flags & u64::from(abi::BUS1_SEND_ORDERED) != 0;
     let sequence = ordered.then(Sequence::begin).transpose()?;
-    for fate in &mut fates {
-        *fate = match core::mem::replace(fate, Fate::Failed(EAGAIN)) {
-            Fate::Ready(draft, once) => {
-                let message = draft.message();
-                match draft.link(Some(&commit)) {
-                    Ok(_) => Fate::Linked(message, once),
-                    Err(e) => Fate::Failed(e),
-                }
-            }
-            other => other,
-        };
-    }
-    let all = fates.iter().all(|fate| matches!(fate, Fate::Linked(..)));
-    let any = fates.iter().any(|fate| matches!(fate, Fate::Linked(..)));
-    if !all && !(partial && any) {
+    link_many(&mut fates, &commit);
+    let n_linked = fates
+        .iter()
+        .filter(|fate| matches!(fate, Fate::Linked(_)))
+        .count();
+    if n_linked == 0 || (n_linked < n && !partial) {
         fates.iter().for_each(take_back);
         drop(sequence);
         return check(cmd, &fates, partial);
@@ -298,18 +353,27 @@ fn send_many(peer: &Arc<Peer>, cmd: &bus1_cmd_send, mut load: Load<'_>) -> Resul
     commit.set();
     drop(sequence);
 
-    let told = check(cmd, &fates, partial);
-    for fate in fates {
-        if let Fate::Linked(message, once) = fate {
-            let node = &message.node;
-            let mut owner = node.owner.inner.lock();
-            owner.queue.settle(&*message);
-            let is_waited = node.owner.wait.is_active();
-            drop(owner);
+    let told = if n_linked < n {
+        check(cmd, &fates, partial)
+    } else {
+        Ok(())
+    };
+    for fate in &fates {
+        if let Fate::Linked(message) = fate {
+            let owner = &message.node.owner;
+            let mut inner = owner.inner.lock();
+            inner.queue.settle(&**message);
+            let is_waited = owner.wait.is_active();
+            drop(inner);
             if is_waited {
-                node.owner.wake();
+                owner.wake();
             }
-            Dest::finish(node, once);
+        }
+    }
+    for Spent { dest, count } in spent {
+        // Of those that failed the count comes back.
+        if let Fate::Linked(message) = &fates[dest] {
+            Dest::finish(&message.node, count);
         }
     }
     drop(moving.finish());
@@ -319,7 +383,7 @@ fn send_many(peer: &Arc<Peer>, cmd: &bus1_cmd_send, mut load: Load<'_>) -> Resul
 
 /// What was linked was not sent after all.
 fn take_back(fate: &Fate) {
-    let Fate::Linked(message, _) = fate else {
+    let Fate::Linked(message) = fate else {
         return;
     };
     let mut inner = message.node.owner.inner.lock();
