@@ -3,10 +3,11 @@
 //! The table of commands, and what C calls: see `bridge.h`.
 
 use crate::abi::{self, Command};
+use crate::describe::Call;
 use crate::export;
 use crate::object;
 use crate::peer::Peer;
-use crate::recv::{self, Call};
+use crate::recv;
 use crate::send;
 use crate::user::{read_command, write_command};
 use core::ffi::c_void;

@@ -10,8 +10,9 @@
 use crate::abi::{self, bus1_cmd_export, bus1_cmd_import};
 use crate::baggage::FileRef;
 use crate::errno::emediumtype;
+use crate::handle::Grade;
 use crate::message::PassedList;
-use crate::node::{Grade, Grant};
+use crate::node::Grant;
 use crate::object::note_all_passed;
 use crate::peer::Peer;
 use crate::user;

@@ -5,10 +5,11 @@
 use crate::abi::{self, bus1_handle};
 use crate::baggage::Baggage;
 use crate::bridge::Stat;
-use crate::node::{Grade, Grant, Handle, HandleRef, Node, NodeRef, Use};
+use crate::handle::{Grade, Handle, HandleRef};
+use crate::item::{Commit, Deliver, DynItem, Item, Ready, Tag};
+use crate::node::{Grant, Node, NodeRef, Use};
 use crate::peer::{Inner, Peer};
 use crate::pool::read_inline;
-use crate::queue::{Commit, Deliver, DynItem, Item, Ready, Tag};
 use crate::slices::Slice;
 use crate::user::{Payload, Several};
 use core::cell::UnsafeCell;
@@ -33,7 +34,7 @@ pub(crate) enum Kind<'a> {
     /// The notice that the node is unused.
     Unused(&'a Node),
     #[cfg(CONFIG_KUNIT = "y")]
-    Test(&'a crate::queue::Number),
+    Test(&'a crate::item::Number),
 }
 
 impl<'a> Kind<'a> {
@@ -49,7 +50,7 @@ impl<'a> Kind<'a> {
             Tag::Node => Self::Unused(unsafe { &(*thin.cast::<Item<Node>>()).body }),
             #[cfg(CONFIG_KUNIT = "y")]
             // SAFETY: As above.
-            Tag::Test => Self::Test(unsafe { &(*thin.cast::<Item<crate::queue::Number>>()).body }),
+            Tag::Test => Self::Test(unsafe { &(*thin.cast::<Item<crate::item::Number>>()).body }),
         }
     }
 
@@ -80,7 +81,11 @@ impl Passed {
     pub(crate) fn describe(&self) -> bus1_handle {
         let (node, id, cookie, flags, grade, dead) = match self {
             Self::Handle(h) => {
-                let weak = if h.grade.is_weak() { abi::BUS1_HANDLE_WEAK } else { 0 };
+                let weak = if h.grade.is_weak() {
+                    abi::BUS1_HANDLE_WEAK
+                } else {
+                    0
+                };
                 (&h.node, h.id.load(Relaxed), 0, weak, h.grade, h.is_dead())
             }
             Self::Own(u) => {
@@ -90,7 +95,11 @@ impl Passed {
                 (node, id, node.cookie, own, Grade::OWNER, node.is_gone())
             }
         };
-        let once = if node.is_once { abi::BUS1_HANDLE_ONCE } else { 0 };
+        let once = if node.is_once {
+            abi::BUS1_HANDLE_ONCE
+        } else {
+            0
+        };
         let dead = if dead { abi::BUS1_HANDLE_DEAD } else { 0 };
         bus1_handle {
             id,
@@ -345,8 +354,7 @@ impl Draft {
     #[inline]
     pub(crate) fn new(node: NodeRef, len: usize, priority: u8) -> Result<Self> {
         let memory = node.owner.spare.take()?;
-        let message = memory.pin_init_with(Item::new(
-            try_pin_init!(Message {
+        let message = memory.pin_init_with(Item::new(try_pin_init!(Message {
                 node,
                 written: UnsafeCell::new(Written {
                     slice: Slice { id: 0, offset: 0 },
@@ -360,8 +368,7 @@ impl Draft {
                 priority,
                 is_plain: Atomic::new(true),
                 inline <- Opaque::ffi_init(|_| ()),
-            }? Error),
-        ))?;
+            }? Error)))?;
         Stat::Messages.add(1);
         Ok(Self(message.into()))
     }

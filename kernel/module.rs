@@ -8,10 +8,10 @@
 //! | file | what it is |
 //! |---|---|
 //! | `abi`, `bridge`, `errno`, `user` | the structs of user space, the C side, copying from and to user memory |
-//! | `ids`, `slices`, `queue` | containers that know nothing of peers: ids, the pool's allocator, the order |
+//! | `ids`, `slices`, `item`, `queue` | containers that know nothing of peers: ids, the pool's allocator, the order |
 //! | `pool`, `baggage` | the pages of a pool; files and stamps |
-//! | `node`, `message`, `peer`, `moving`, `spare` | the objects, the peer that ties them together, counts on their way out, memory for the next message |
-//! | `object`, `export`, `send`, `recv` | the commands |
+//! | `node`, `handle`, `message`, `peer`, `moving`, `spare` | the objects, the peer that ties them together, counts on their way out, memory for the next message |
+//! | `object`, `export`, `send`, `describe`, `recv` | the commands, and how what is received is described |
 //! | `command` | the table of commands, and the entry points that C calls |
 //!
 //! # Locks
@@ -25,9 +25,12 @@ mod abi;
 mod baggage;
 mod bridge;
 mod command;
+mod describe;
 mod errno;
 mod export;
+mod handle;
 mod ids;
+mod item;
 mod message;
 mod moving;
 mod node;

@@ -2,9 +2,10 @@
 
 //! Counts of handles on their way out of a peer.
 
-use crate::node::{HandleRef, Retired, Told};
+use crate::handle::{HandleRef, Retired};
+use crate::item::Commit;
+use crate::node::Told;
 use crate::peer::Peer;
-use crate::queue::Commit;
 use crate::user::Several;
 use core::mem;
 use kernel::prelude::*;
@@ -53,8 +54,7 @@ impl Moving {
             return Ok(());
         }
         let commit = Commit::new()?;
-        let mut told: KVVec<Told> =
-            KVVec::with_capacity(self.handles.len(), GFP_KERNEL_ACCOUNT)?;
+        let mut told: KVVec<Told> = KVVec::with_capacity(self.handles.len(), GFP_KERNEL_ACCOUNT)?;
         // Nothing fails from here on.
         self.finish().for_each(|r| {
             // Within the room there is.

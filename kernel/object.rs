@@ -8,14 +8,14 @@ use crate::abi::{
 };
 use crate::baggage::FileRef;
 use crate::errno::emediumtype;
+use crate::handle::{Grade, HandleList};
+use crate::item::{Commit, Items};
 use crate::message::{Passed, PassedList, INLINE};
+use crate::moving::Moving;
 use crate::node::{
-    detach, mark_dead, settle_told, take_holder, tell, tell_holders, Grade, Grant,
-    HandleList, Node, NodeRef,
+    detach, mark_dead, settle_told, take_holder, tell, tell_holders, Grant, Node, NodeRef,
 };
 use crate::peer::{Inner, Object, Peer};
-use crate::moving::Moving;
-use crate::queue::{Commit, Items};
 use crate::user::{read_several, write_u64, Several};
 use core::ptr::NonNull;
 use kernel::list::List;
@@ -82,7 +82,7 @@ pub(crate) fn destroy(peer: &Arc<Peer>, cmd: &bus1_cmd_ids) -> Result {
     destroy_ids(peer, &ids, cmd.flags)
 }
 
-/// The node that is to be destroyed, marked dead.
+/// A node that is to be destroyed, and may be.
 fn condemn(inner: &mut Inner, id: u64, flags: u64) -> Result<NodeRef> {
     let node = match inner.ids.get(id) {
         Some(Object::Node(node)) => node.clone(),
@@ -93,16 +93,13 @@ fn condemn(inner: &mut Inner, id: u64, flags: u64) -> Result<NodeRef> {
     if node.is_condemned(inner) {
         return Err(EINVAL);
     }
-    // But facets follow their base, unless that is in the array.
-    if let Some(base) = &node.base {
-        if base.is_condemned(inner) && inner.ids.get(base.id.load(Relaxed)).is_none() {
-            return Err(ENXIO);
-        }
+    // The base was destroyed, and this is about to follow it.
+    if node.is_dead() {
+        return Err(ENXIO);
     }
     if flags & u64::from(abi::BUS1_DESTROY_UNUSED) != 0 && !node.is_unused(inner) {
         return Err(EBUSY);
     }
-    mark_dead(&node, inner, true);
     Ok(node)
 }
 
@@ -127,9 +124,9 @@ fn destroy_one(peer: &Arc<Peer>, id: u64, flags: u64) -> Result<bool> {
     let node = condemn(&mut inner, id, flags)?;
     let is_alone = node.base.is_none() && !inner.has_facets(&node);
     let Some(holders) = is_alone.then(|| take_holder(&node)).flatten() else {
-        mark_dead(&node, &mut inner, false);
         return Ok(false);
     };
+    mark_dead(&node, &mut inner);
     remove(&node, &mut inner, &mut garbage);
     inner.queue.prune(&mut garbage, PRUNE);
     drop(inner);
@@ -151,10 +148,13 @@ fn destroy_ids(peer: &Arc<Peer>, ids: &[u64], flags: u64) -> Result {
     let mut inner = peer.inner.lock();
     for id in ids {
         match condemn(&mut inner, *id, flags) {
-            Ok(node) => nodes.push_within_capacity(node)?,
+            Ok(node) => {
+                node.set_condemned(&mut inner, true);
+                nodes.push_within_capacity(node)?;
+            }
             Err(e) => {
                 for node in &nodes {
-                    mark_dead(node, &mut inner, false);
+                    node.set_condemned(&mut inner, false);
                 }
                 drop(inner);
                 return Err(e);
@@ -162,6 +162,9 @@ fn destroy_ids(peer: &Arc<Peer>, ids: &[u64], flags: u64) -> Result {
         }
     }
     // Nothing fails from here on.
+    for node in &nodes {
+        mark_dead(node, &mut inner);
+    }
     for node in &nodes {
         remove(node, &mut inner, &mut garbage);
     }
@@ -201,7 +204,7 @@ fn tell_facets(peer: &Peer, base: &NodeRef, commit: &Arc<Commit>, told: &mut Han
         let Some(facet) = inner.facet_of(base) else {
             break;
         };
-        mark_dead(&facet, &mut inner, true);
+        mark_dead(&facet, &mut inner);
         remove(&facet, &mut inner, &mut garbage);
         drop(inner);
         drop(garbage);

@@ -4,13 +4,13 @@
 
 use crate::bridge::{Counted, Stat, WaitQueue};
 use crate::errno::{edquot, ehostunreach};
+use crate::handle::{Grade, Handle, HandleList, HandleRef, Retired};
 use crate::ids::{Growth, Hashed, IdTable};
+use crate::item::{Commit, Entry, Item, Items};
 use crate::message::{Draft, Message, Passed};
-use crate::node::{
-    mark_dead, tell_holders, Grade, Grant, Handle, HandleList, HandleRef, Node, NodeRef, Retired, Use,
-};
+use crate::node::{mark_dead, tell_holders, Grant, Node, NodeRef, Use};
 use crate::pool::Pool;
-use crate::queue::{Commit, Entry, Item, Items, Queue};
+use crate::queue::Queue;
 use crate::slices::{Slice, Slices, GRANULE};
 use crate::spare::Spare;
 use core::mem;
@@ -134,9 +134,7 @@ impl Inner {
     pub(crate) fn grant(&mut self, id: u64) -> Result<Grant> {
         let (node, grade) = match self.ids.get(id) {
             Some(Object::Node(node)) => (node.clone(), Grade::OWNER),
-            Some(Object::Handle(handle)) if handle.is_held() => {
-                (handle.node.clone(), handle.grade)
-            }
+            Some(Object::Handle(handle)) if handle.is_held() => (handle.node.clone(), handle.grade),
             _ => return Err(ENXIO),
         };
         let user = if grade.is_weak() {
@@ -173,11 +171,11 @@ impl Inner {
 
     /// A facet leaves the peer's tables, if it is there.
     pub(crate) fn remove_facet(&mut self, facet: &Node) -> Option<Object> {
-        let object = self.ids.remove(facet.id.load(Relaxed))?;
-        self.nodes -= 1;
         if let Some(key) = facet_key(facet) {
             self.facets.remove(&key);
         }
+        let object = self.ids.remove(facet.id.load(Relaxed))?;
+        self.nodes -= 1;
         Some(object)
     }
 
@@ -274,7 +272,7 @@ impl Peer {
             match object {
                 Object::Node(node) => {
                     // Facets, too, stand in the table.
-                    mark_dead(&node, &mut self.inner.lock(), true);
+                    mark_dead(&node, &mut self.inner.lock());
                     tell_holders(&node, None, &mut HandleList::new());
                 }
                 Object::Handle(handle) => drop(Retired::new(handle, None)),

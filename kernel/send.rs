@@ -11,12 +11,13 @@ use crate::abi::{self, bus1_cmd_send, bus1_pass};
 use crate::baggage::{read_files, Baggage, FileRef, Stamp};
 use crate::bridge::Sequence;
 use crate::errno::{edquot, ehostunreach};
+use crate::handle::Grade;
+use crate::item::{Commit, Item};
 use crate::message::{Draft, Message, PassedList};
 use crate::moving::Moving;
-use crate::node::{Grade, Grant, NodeRef};
+use crate::node::{Grant, NodeRef};
 use crate::object::{finish_spent, note_all_passed};
 use crate::peer::{Inner, Object, Peer};
-use crate::queue::{Commit, Item};
 use crate::user::{clear, read, read_array, read_several, write_s32, Payload, Several};
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -199,8 +200,13 @@ impl Dest {
         drop(inner);
         let once = if is_handle {
             // The last count may be on its way with another message already.
-            Moving::start(peer, 1, core::iter::once(id))
-                .map_err(|e| if peer.inner.lock().resolve(id).is_ok() { ehostunreach() } else { e })?
+            Moving::start(peer, 1, core::iter::once(id)).map_err(|e| {
+                if peer.inner.lock().resolve(id).is_ok() {
+                    ehostunreach()
+                } else {
+                    e
+                }
+            })?
         } else {
             Moving::none()
         };

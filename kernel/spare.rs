@@ -6,7 +6,7 @@
 //! allocator: a tenth of what a small message costs. It stays charged to whom it was charged first,
 //! and no peer keeps more than one of each.
 
-use crate::queue::Item;
+use crate::item::Item;
 use core::mem::MaybeUninit;
 use core::pin::Pin;
 use core::ptr;

@@ -74,8 +74,7 @@ pub(crate) fn write<T: Plain>(addr: u64, value: &T) -> Result {
 pub(crate) fn copy_in(to: &mut [MaybeUninit<u8>], from: u64) -> Result {
     let place = to.as_mut_ptr().cast();
     // SAFETY: The place is valid for that many bytes. The address is checked by the call.
-    let left =
-        unsafe { bindings::_copy_from_user(place, ptr(from).as_const_ptr(), to.len() as _) };
+    let left = unsafe { bindings::_copy_from_user(place, ptr(from).as_const_ptr(), to.len() as _) };
     if left == 0 {
         Ok(())
     } else {

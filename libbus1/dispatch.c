@@ -2,6 +2,7 @@
 /* Receiving, and calling back. */
 #include <poll.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #include "internal.h"
@@ -35,35 +36,39 @@ static int grow_buf(b1_peer *peer, uint32_t size)
 }
 
 /*
- * Receive a batch, and give back the slices that wait, in one command. There
+ * Receive a batch, and give back what waits for that, in one command. There
  * must be nothing ready. Unless BUS1_RECV_NONBLOCK is in `flags` the lock is let
  * go meanwhile. Returns 1 if something is ready now, 0 if nothing was there (in
  * time), or -errno. Locked.
  */
 static int receive(b1_peer *peer, uint64_t flags, uint64_t deadline)
 {
-	uint64_t slices[SLICES_MAX];
+	uint64_t slices[SLICES_MAX], drops[DROPS_MAX];
 	struct bus1_cmd_recv cmd;
-	size_t i;
 	int r;
 
 	do {
 		cmd = (struct bus1_cmd_recv){
-			.flags = flags,
+			.flags = flags | (peer->wants_fds ? BUS1_RECV_FDS : 0),
 			.deadline = deadline,
 			.msgs = (uintptr_t)peer->ready,
 			.buf = (uintptr_t)peer->buf,
 			.n_release = peer->n_slices,
+			.n_drop = peer->n_drops,
 			.n_msgs = BATCH,
 			.msg_size = sizeof(peer->ready[0]),
 			.buf_size = peer->buf_size,
 		};
 		if (peer->n_slices) {
-			for (i = 0; i < peer->n_slices; i++)
-				slices[i] = peer->slices[i];
+			memcpy(slices, peer->slices, peer->n_slices * sizeof(slices[0]));
 			cmd.release = (uintptr_t)slices;
 			peer->n_slices = 0;
 			peer->slices_len = 0;
+		}
+		if (peer->n_drops) {
+			memcpy(drops, peer->drops, peer->n_drops * sizeof(drops[0]));
+			cmd.drop = (uintptr_t)drops;
+			peer->n_drops = 0;
 		}
 		if (flags & BUS1_RECV_NONBLOCK) {
 			r = b1__command(peer, BUS1_CMD_RECV, &cmd);
@@ -74,17 +79,18 @@ static int receive(b1_peer *peer, uint64_t flags, uint64_t deadline)
 			b1__lock(peer);
 			peer->receiving = false;
 		}
-		if (cmd.n_release) {
+		if (cmd.n_release || cmd.n_drop) {
 			/* It failed before they were given back. */
 			b1__give_back(peer, BUS1_CMD_SLICE_RELEASE, slices, cmd.n_release);
-			if (r == -ENXIO)
+			b1__give_back(peer, BUS1_CMD_HANDLE_RELEASE, drops, cmd.n_drop);
+			if (r == -ENXIO || r == -EPERM)
 				continue;
 		}
 		if (r == -EMSGSIZE)
 			r = grow_buf(peer, cmd.buf_used) ?: 1;
 		else
 			break;
-	} while (r > 0 || r == -ENXIO);
+	} while (r > 0 || r == -ENXIO || r == -EPERM);
 	if (r == -EAGAIN || r == -ETIMEDOUT)
 		return 0;
 	if (r < 0)
@@ -108,6 +114,7 @@ static int parse(b1_peer *peer, const struct bus1_msg *msg, struct event *event)
 			return r;
 		/* fall through */
 	case BUS1_MSG_NODE_UNUSED:
+	case BUS1_MSG_ONCE_DROPPED:
 		/* Of a node that has ended meanwhile it concerns nobody. */
 		if (handle && handle->is_node && !atomic_load(&handle->dead))
 			event->node = b1_node_ref(b1__node(handle));
@@ -149,9 +156,9 @@ static int dispatch(b1_peer *peer, struct event *event)
 /* Whether process(), having done `done`, should ask the kernel for more. Locked. */
 static bool want_more(const b1_peer *peer, int done)
 {
-	/* The slices have to be given back anyway: it may as well receive. */
+	/* What waits has to be given back anyway: it may as well receive. */
 	return !peer->receiving && done < PROCESS_MAX &&
-	       (done == 0 || peer->n_slices > 0 || peer->ready_n == BATCH);
+	       (done == 0 || peer->n_slices > 0 || peer->n_drops > 0 || peer->ready_n == BATCH);
 }
 
 /*
@@ -186,7 +193,7 @@ int b1_peer_process(b1_peer *peer)
 		r = dispatch(peer, &event);
 		b1__lock(peer);
 	}
-	b1__flush_slices(peer);
+	b1__flush(peer);
 	b1__unlock(peer);
 	b1_peer_unref(peer);
 	return r < 0 ? r : done;

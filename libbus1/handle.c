@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Handles, own nodes' among them: identity, counts, transfer, watches. */
+/* Handles, own nodes' among them: identity, counts, watches. */
 #include <stdlib.h>
 
 #include "internal.h"
@@ -154,7 +154,16 @@ void b1__handle_free(b1_handle *handle)
 	free(handle);
 }
 
-b1_handle *b1__handle_arrived(b1_peer *peer, uint64_t id, bool own, b1_handle **spare)
+unsigned int b1__handle_flags(const struct bus1_handle *handle)
+{
+	return (handle->rights & BUS1_RIGHT_SEND ? B1_RIGHT_SEND : 0) |
+	       (handle->rights & BUS1_RIGHT_TRANSFER ? B1_RIGHT_TRANSFER : 0) |
+	       (handle->flags & BUS1_HANDLE_WEAK ? B1_HANDLE_WEAK : 0) |
+	       (handle->flags & BUS1_HANDLE_ONCE ? B1_HANDLE_ONCE : 0) |
+	       (handle->flags & BUS1_HANDLE_OWN ? FLAGS_OWN : 0);
+}
+
+b1_handle *b1__handle_arrived(b1_peer *peer, uint64_t id, unsigned int flags, b1_handle **spare)
 {
 	b1_handle *handle = b1__find(peer, id);
 	uint64_t ids[COUNTS_MAX - 1];
@@ -164,14 +173,17 @@ b1_handle *b1__handle_arrived(b1_peer *peer, uint64_t id, bool own, b1_handle **
 		handle = *spare;
 		*spare = NULL;
 		handle->id = id;
+		handle->flags = flags;
 		/* An own node that no object stands for is just something to send to. */
-		handle->counts = own ? 0 : 1;
+		handle->counts = flags & FLAGS_OWN ? 0 : 1;
 		b1__idmap_add(&peer->map, id, handle);
 		return handle;
 	}
 	b1__ref(&handle->refs);
-	if (handle->is_node || own)
+	if (handle->is_node || flags & FLAGS_OWN)
 		return handle;
+	if (handle->flags & FLAGS_UNKNOWN)
+		handle->flags = flags;
 	/* One count would do; giving each surplus one back at once would cost a call. */
 	if (++handle->counts >= COUNTS_MAX) {
 		for (i = 0; i < COUNTS_MAX - 1; i++)
@@ -188,13 +200,12 @@ b1_handle *b1_handle_ref(b1_handle *handle)
 	return handle;
 }
 
-void b1__handles_unref(b1_peer *peer, b1_handle *const *handles, size_t n)
+void b1__handles_unref(b1_peer *peer, b1_handle *const *handles, size_t n, bool soon)
 {
 	b1_handle *gone = NULL, *handle;
-	uint64_t ids[COUNTS_MAX];
 	b1_watch *watch;
-	size_t n_ids = 0, i;
 	unsigned int k;
+	size_t i;
 	bool locked = false;
 
 	if (b1__forked(peer))
@@ -210,21 +221,23 @@ void b1__handles_unref(b1_peer *peer, b1_handle *const *handles, size_t n)
 			continue;
 		handle->next_gone = gone;
 		gone = handle;
+		if (handle->is_node)
+			b1__node_unlink(b1__node(handle));
 		if (atomic_load(&peer->ended))
 			continue;
 		if (handle->is_node && !atomic_load(&handle->dead))
 			b1__give_back(peer, BUS1_CMD_NODE_DESTROY, &handle->id, 1);
 		b1__idmap_remove(&peer->map, handle->id);
-		if (n_ids + handle->counts > COUNTS_MAX) {
-			b1__give_back(peer, BUS1_CMD_HANDLE_RELEASE, ids, n_ids);
-			n_ids = 0;
+		for (k = 0; k < handle->counts; k++) {
+			if (peer->n_drops == DROPS_MAX)
+				b1__flush(peer);
+			peer->drops[peer->n_drops++] = handle->id;
 		}
-		for (k = 0; k < handle->counts; k++)
-			ids[n_ids++] = handle->id;
 	}
 	if (!locked)
 		return;
-	b1__give_back(peer, BUS1_CMD_HANDLE_RELEASE, ids, n_ids);
+	if (!soon && peer->n_drops)
+		b1__flush(peer);
 	b1__unlock(peer);
 
 	while (gone) {
@@ -250,7 +263,7 @@ void b1__handles_unref(b1_peer *peer, b1_handle *const *handles, size_t n)
 b1_handle *b1_handle_unref(b1_handle *handle)
 {
 	if (handle && !b1__unref_unless_last(&handle->refs))
-		b1__handles_unref(handle->peer, &handle, 1);
+		b1__handles_unref(handle->peer, &handle, 1, false);
 	return NULL;
 }
 
@@ -269,85 +282,9 @@ int b1_handle_is_dead(b1_handle *handle)
 	return atomic_load_explicit(&handle->dead, memory_order_acquire);
 }
 
-/*
- * Getting them without a message
- */
-
-/*
- * Transfer `id` of the peer whose file is giver_fd into `peer`, and find or make
- * the object for what it became. Its object must be in the map before a notice
- * about it can be looked at, so the lock is held all the while.
- */
-static int handle_import(b1_peer *peer, b1_handle **handlep, b1_peer *giver, uint64_t id,
-			 uint64_t flags)
+int b1_handle_get_flags(b1_handle *handle)
 {
-	uint64_t out = 0;
-	struct bus1_cmd_transfer cmd = {
-		.flags = flags,
-		.ids = (uintptr_t)&id,
-		.out = (uintptr_t)&out,
-		.n_ids = 1,
-		.peer_fd = peer->fd,
-	};
-	b1_handle *spare;
-	int r;
+	unsigned int flags = atomic_load_explicit(&handle->flags, memory_order_relaxed);
 
-	spare = b1__handle_alloc(peer);
-	if (!spare)
-		return -ENOMEM;
-	b1__lock(peer);
-	r = atomic_load(&peer->ended) ? -ESHUTDOWN : b1__idmap_reserve(&peer->map, 1);
-	if (r >= 0)
-		r = b1__command(giver, BUS1_CMD_HANDLE_TRANSFER, &cmd);
-	if (r >= 0)
-		*handlep = b1__handle_arrived(peer, out, false, &spare);
-	b1__unlock(peer);
-	b1__handle_free(spare);
-	return r;
-}
-
-int b1_handle_from_id(b1_peer *peer, b1_handle **handlep, uint64_t id)
-{
-	int r;
-
-	r = b1__check(peer);
-	if (r < 0)
-		return r;
-	/* A move to itself changes nothing, and fails if there is no such handle. */
-	return handle_import(peer, handlep, peer, id, BUS1_TRANSFER_MOVE);
-}
-
-int b1_handle_transfer(b1_handle *handle, b1_peer *peer, b1_handle **handlep)
-{
-	int r;
-
-	r = b1__check(handle->peer);
-	if (r >= 0)
-		r = b1__check(peer);
-	if (r < 0)
-		return r;
-	return handle_import(peer, handlep, handle->peer, handle->id, 0);
-}
-
-int b1_handle_transfer_fd(b1_handle *handle, int peer_fd, uint64_t *idp)
-{
-	uint64_t out = 0;
-	struct bus1_cmd_transfer cmd = {
-		.ids = (uintptr_t)&handle->id,
-		.out = (uintptr_t)&out,
-		.n_ids = 1,
-		.peer_fd = peer_fd,
-	};
-	int r;
-
-	/* To the kernel -1 is the peer itself. */
-	if (peer_fd < 0)
-		return -EBADF;
-	r = b1__check(handle->peer);
-	if (r >= 0)
-		r = b1__command(handle->peer, BUS1_CMD_HANDLE_TRANSFER, &cmd);
-	if (r < 0)
-		return r;
-	*idp = out;
-	return 0;
+	return flags & FLAGS_UNKNOWN ? -ENODATA : (int)(flags & ~FLAGS_OWN);
 }

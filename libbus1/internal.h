@@ -2,14 +2,15 @@
 /*
  * What the parts of libbus1 share. The layers, each knowing those above it in
  * this list: idmap; peer (file, pool, ids, kernel commands); handle and node;
- * message; send; dispatch (receiving and calling back).
+ * transfer; message; send; dispatch (receiving and calling back).
  *
  * Counting. A node or handle is alive as long as its `refs` is above 0. The step
  * from 1 to 0 is only ever taken with the peer's lock held, and the object
- * leaves the peer's map, and the kernel's thing is given back, before the lock
- * is let go. So whoever finds an object in the map under the lock may take a
- * reference, and an id that is not in the map has no counts that are ours: what
- * comes in with that id later is new. Every object also keeps the memory of its
+ * leaves the peer's map, and the kernel's thing is given back or noted in
+ * `drops` to be so, before the lock is let go. So whoever finds an object in the
+ * map under the lock may take a reference, and an id that is not in the map has
+ * no counts that are ours, but in `drops`: what comes in with that id later is
+ * new. Every object also keeps the memory of its
  * peer (`holds`), so that it can outlive it.
  *
  * Order. What the kernel hands out is looked at in the order in which it was
@@ -39,6 +40,7 @@
 #define BUF_SIZE	8192	/* holds the largest message of today; grows if need be */
 #define SLICES_MAX	64	/* that wait to be given back with the next receive */
 #define COUNTS_MAX	256	/* that a handle collects before some are given back */
+#define DROPS_MAX	256	/* that wait to be given back with the next receive */
 
 struct b1_peer {
 	atomic_uint refs;	/* of the users; at 0 the peer has ended */
@@ -51,11 +53,14 @@ struct b1_peer {
 	pthread_mutex_t lock;	/* all below */
 	atomic_bool ended;	/* written under the lock */
 	bool receiving;		/* a thread is in a receive that blocks */
+	bool wants_fds;
 	struct idmap map;	/* id to b1_handle (of nodes too): all that live */
 
 	unsigned int n_slices;	/* to give back */
 	uint64_t slices_len;	/* sum of their payloads, in bytes */
 	uint64_t slices[SLICES_MAX];
+	unsigned int n_drops;	/* counts of handles to give back */
+	uint64_t drops[DROPS_MAX];
 
 	size_t ready_n, ready_next; /* received, and to be parsed next */
 	struct bus1_msg ready[BATCH];
@@ -63,10 +68,17 @@ struct b1_peer {
 	uint32_t buf_size;
 };
 
+/* Among the flags of a handle: what it is not to be told. */
+#define FLAGS_UNKNOWN	(1U << 31)
+#define FLAGS_OWN	(1U << 30) /* of a node that is the peer's own */
+#define FLAGS_ALL	(B1_RIGHT_SEND | B1_RIGHT_TRANSFER)
+
 struct b1_handle {
 	atomic_uint refs;
-	unsigned int counts;	/* in the kernel, ours; of a node: 0 */
+	/* In the kernel, ours, less those that are about to be moved; of a node: 0. */
+	unsigned int counts;
 	bool is_node;
+	atomic_uint flags;	/* B1_RIGHT_*, B1_HANDLE_*, FLAGS_*; written under the lock */
 	atomic_bool dead;	/* written under the lock */
 	uint64_t id;
 	b1_peer *peer;		/* its memory is held */
@@ -78,8 +90,12 @@ struct b1_node {
 	b1_handle handle;	/* must be first: is_node tells */
 	b1_message_fn handler;
 	void *userdata;
-	b1_unused_fn unused;	/* under the lock, as destroy */
+	b1_unused_fn unused;	/* under the lock, as all below but base and badge */
 	b1_destroy_fn destroy;
+	b1_node *facets;	/* those that live */
+	b1_node *base;		/* of a facet: has a reference */
+	uint64_t badge;
+	b1_node *next, **link;	/* among the facets of base; link points to what points here */
 };
 
 struct b1_message {
@@ -88,8 +104,13 @@ struct b1_message {
 	uint64_t slice;		/* 0: the payload is in this object */
 	const void *data;
 	size_t size;
+	uint64_t badge;
+	unsigned int priority;
+	const b1_creds *creds;	/* in this object, or NULL */
+	atomic_int *fds;	/* n_fds, likewise */
+	size_t n_fds;
 	size_t n_handles;
-	b1_handle *handles[];	/* n_handles, then the payload if it is here */
+	b1_handle *handles[];	/* n_handles, then the rest of what is in this object */
 };
 
 /*
@@ -110,6 +131,8 @@ int b1__command(b1_peer *peer, unsigned long command, void *argument);
  * error, and what is right should not suffer for what is wrong. Locked.
  */
 void b1__give_back(b1_peer *peer, unsigned long command, const uint64_t *ids, size_t n);
+/* Give back the slices and the counts of handles that wait. Locked. */
+void b1__flush(b1_peer *peer);
 
 static inline void b1__lock(b1_peer *peer)
 {
@@ -157,15 +180,20 @@ static inline bool b1__unref(atomic_uint *refs)
 b1_handle *b1__handle_alloc(b1_peer *peer);
 /* Undo b1__handle_alloc(). Accepts NULL. */
 void b1__handle_free(b1_handle *handle);
+/* The flags that the kernel told of a handle. */
+unsigned int b1__handle_flags(const struct bus1_handle *handle);
 /*
- * Account for a count of `id` that the kernel has just given (none, if it is
- * known to be `own`). Returns the object of that id with a reference: one that
+ * Account for a count of `id` that the kernel has just given (none, if `flags`
+ * have FLAGS_OWN). Returns the object of that id with a reference: one that
  * exists, or *spare (made by b1__handle_alloc() and then set to NULL), for which
  * there must be room in the map. Locked.
  */
-b1_handle *b1__handle_arrived(b1_peer *peer, uint64_t id, bool own, b1_handle **spare);
-/* Take off a reference from each, all of one peer. */
-void b1__handles_unref(b1_peer *peer, b1_handle *const *handles, size_t n);
+b1_handle *b1__handle_arrived(b1_peer *peer, uint64_t id, unsigned int flags, b1_handle **spare);
+/*
+ * Take off a reference from each, all of one peer. With `soon` the counts of
+ * handles that are gone wait for the next b1__flush() or receive.
+ */
+void b1__handles_unref(b1_peer *peer, b1_handle *const *handles, size_t n, bool soon);
 /* Call the watches. Returns the first negative result. Not locked. */
 int b1__handle_call_watches(b1_handle *handle);
 
@@ -179,7 +207,13 @@ static inline b1_node *b1__node(b1_handle *handle)
 	return handle->is_node ? (b1_node *)handle : NULL;
 }
 
-/* node.c: nothing refers to it any more; call destroy. Not locked. */
+/*
+ * node.c
+ */
+
+/* Its last reference is gone: it leaves its base. Locked. */
+void b1__node_unlink(b1_node *node);
+/* Nothing refers to it any more; call destroy. Not locked. */
 void b1__node_finish(b1_node *node);
 
 /*
@@ -190,11 +224,11 @@ void b1__node_finish(b1_node *node);
 int b1__message_new(b1_peer *peer, b1_message **messagep, const struct bus1_msg *msg,
 		    const uint8_t *buf);
 /*
- * As b1_message_unref(), but the slice may wait for the next receive: for who
+ * As b1_message_unref(), but what it has may wait for the next receive: for who
  * will receive, or flush, soon.
  */
 void b1__message_unref_soon(b1_message *message);
-/* Give back the slices that wait. Locked. */
-void b1__flush_slices(b1_peer *peer);
+/* Close the descriptors that came with what will be no message. */
+void b1__close_fds(const struct bus1_msg *msg, const uint8_t *buf);
 
 #endif /* B1_INTERNAL_H */

@@ -7,9 +7,11 @@
  * others may talk to: a handler that is called with each message sent to it. A
  * *handle* is a reference to a node, of another peer or one's own; to hold it
  * is the right to send to the node, and the only way to get one is to be given
- * it in a message, or at the start. A *message* is what was received: bytes,
- * read where the kernel put them, and handles. libbus1(3) has the whole story
- * and an example; bus1(7) has the semantics.
+ * it in a message, or at the start. A *facet* is a node under another identity,
+ * with handles of its own that tell by a badge whom they were given to and
+ * that can be revoked. A *message* is what was received: bytes, read where the
+ * kernel put them, handles, and file descriptors. libbus1(3) has the whole
+ * story and an example; bus1(7) has the semantics.
  *
  * Ownership (LIB-1): all four are opaque and counted. A function that makes an
  * object stores it by its out-parameter, with one reference that is the
@@ -35,14 +37,15 @@
  *
  * fork(): the child shares the peer's file with its parent, and must not use
  * the library's objects: every call fails with -ECHILD, and unref does nothing.
- * What a child process should have is put in a peer of its own, see
- * b1_handle_transfer_fd().
+ * What a child process should have it is given by descriptor: see
+ * b1_handle_export() and b1_handle_transfer_fd().
  */
 #ifndef LIBBUS1_H
 #define LIBBUS1_H
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 #include <sys/uio.h>
 
 #ifdef __cplusplus
@@ -64,7 +67,10 @@ typedef struct b1_watch b1_watch;
 
 /* A message for `node`. It is the caller's; take a reference to keep it. */
 typedef int (*b1_message_fn)(b1_node *node, b1_message *message, void *userdata);
-/* The last handle to `node` is gone from all other peers. */
+/*
+ * The last handle to `node`, or facet, is gone from all other peers; a one-shot
+ * facet carried no message and will carry none.
+ */
 typedef int (*b1_unused_fn)(b1_node *node, void *userdata);
 /* The node behind `handle` is gone. */
 typedef int (*b1_dead_fn)(b1_handle *handle, void *userdata);
@@ -103,6 +109,18 @@ b1_peer *b1_peer_ref(b1_peer *peer);
  * descriptor is closed, and the pool unmapped, once its objects are gone too.
  */
 b1_peer *b1_peer_unref(b1_peer *peer);
+
+/*
+ * How the peer receives, from now on: what is not given is off, and so it is at
+ * first.
+ *
+ * B1_PEER_PRIORITY: messages of a higher priority first (MSG-9).
+ * B1_PEER_FDS: file descriptors that come with messages are accepted (MSG-6).
+ *   Otherwise they are closed, and the messages have none.
+ */
+int b1_peer_set_flags(b1_peer *peer, unsigned int flags);
+#define B1_PEER_PRIORITY (1U << 0)
+#define B1_PEER_FDS	 (1U << 1)
 
 /*
  * For event loops (LIB-3): poll the descriptor for the events, at most until
@@ -144,6 +162,10 @@ int b1_peer_wait(b1_peer *peer, uint64_t deadline);
  * -EDQUOT: the peer has as many nodes as it may have.
  */
 int b1_node_new(b1_peer *peer, b1_node **nodep, b1_message_fn handler, void *userdata);
+/* The same. With B1_NODE_CREDS its messages say who sent them: b1_message_get_creds(). */
+int b1_node_new_flags(b1_peer *peer, b1_node **nodep, unsigned int flags, b1_message_fn handler,
+		      void *userdata);
+#define B1_NODE_CREDS (1U << 1)
 b1_node *b1_node_ref(b1_node *node);
 /*
  * The last one destroys the node, as b1_node_destroy(). A handler that runs in
@@ -180,12 +202,61 @@ int b1_node_destroy(b1_node *node, unsigned int flags);
 #define B1_NODE_UNUSED (1U << 0) /* only if it has no users */
 
 /*
+ * Facets (OBJ-6, OBJ-8, OBJ-9)
+ *
+ * A facet is a node object, for which all functions above work, but messages to
+ * it go to the handler of the node that it is a facet of, where
+ * b1_message_get_badge() tells it. Its handles are not those of the node. Its
+ * end, by the last reference or by b1_node_destroy(), is revocation: exactly
+ * the handles to it die. It is told of by itself when it is unused. A facet has
+ * a reference to its node, and dies with it when that is destroyed.
+ */
+
+/*
+ * Make a facet of `node`. If there is one with this badge it is that one, with
+ * a further reference and the userdata that it has. `userdata` is for its
+ * callbacks.
+ *
+ * With B1_FACET_ONCE it is always a new one, and carries one message: then it
+ * is gone, and all handles to it are dead. Its unused callback is called if
+ * all handles to it are gone and none was sent. The reference has to be given
+ * back in both cases.
+ *
+ * -EINVAL: `node` is a facet; the badge is 0, without B1_FACET_ONCE.
+ * -EDQUOT: the peer has as many nodes as it may have.
+ * -EHOSTUNREACH: the node was destroyed.
+ */
+int b1_node_new_facet(b1_node *node, b1_node **facetp, uint64_t badge, unsigned int flags,
+		      void *userdata);
+#define B1_FACET_ONCE (1U << 0)
+
+/* 0: it is no facet, or a one-shot without a badge. */
+uint64_t b1_node_get_badge(b1_node *node);
+
+/*
  * Handles (OBJ-3, OBJ-4)
  *
  * Within a peer a node has one handle object, however often it is received,
  * for as long as someone holds a reference to it: handles can be compared by
- * address. A handle to a node of the peer's own is that node's.
+ * address. (With other rights, or weak, it is another handle.) A handle to a
+ * node or facet of the peer's own is that node's.
+ *
+ * A handle has rights, that only shrink as it is passed on (OBJ-5). One that is
+ * weak is told of the death of its node, but is no user of it, and sends
+ * nothing (OBJ-7). One that is one-shot carries one message (OBJ-9): it is
+ * dead once that was sent.
  */
+
+/* What may be done with a handle, and what it is. */
+#define B1_RIGHT_SEND	  (1U << 0) /* send to it */
+#define B1_RIGHT_TRANSFER (1U << 1) /* pass it on, export it */
+#define B1_HANDLE_WEAK	  (1U << 8)
+#define B1_HANDLE_ONCE	  (1U << 9)
+
+/* How a handle is to be passed on. */
+#define B1_PASS_MOVE   (1U << 0) /* the caller's reference goes with it */
+#define B1_PASS_WEAK   (1U << 1) /* it arrives weak */
+#define B1_PASS_STRONG (1U << 2) /* it arrives strong, though it is weak here */
 
 b1_handle *b1_handle_ref(b1_handle *handle);
 /* The last one releases it. Its owner may be told that the node is unused. */
@@ -197,6 +268,12 @@ b1_node *b1_handle_get_node(b1_handle *handle);
 uint64_t b1_handle_get_id(b1_handle *handle);
 /* Nonzero once it is known that the node is gone. It never comes back. */
 int b1_handle_is_dead(b1_handle *handle);
+/*
+ * B1_RIGHT_*, B1_HANDLE_*. The owner of a node has all rights.
+ *
+ * -ENODATA: not known, as it came by b1_handle_from_id(), and not since.
+ */
+int b1_handle_get_flags(b1_handle *handle);
 
 /*
  * Take over a handle that the peer has, but no object of this process stands
@@ -221,6 +298,37 @@ int b1_handle_from_id(b1_peer *peer, b1_handle **handlep, uint64_t id);
  */
 int b1_handle_transfer(b1_handle *handle, b1_peer *peer, b1_handle **handlep);
 int b1_handle_transfer_fd(b1_handle *handle, int peer_fd, uint64_t *idp);
+/*
+ * The first form, without the rights in drop_rights (B1_RIGHT_*), and weak or
+ * strong (B1_PASS_WEAK, B1_PASS_STRONG; OBJ-7). `peer` may be the one that the
+ * handle is of: this makes a weaker handle of one there is, or a strong one of
+ * a weak one.
+ *
+ * -EHOSTUNREACH: with B1_PASS_STRONG, the node is dead.
+ * -EPERM: it has no B1_RIGHT_TRANSFER, and `peer` is another.
+ */
+int b1_handle_transfer_as(b1_handle *handle, b1_peer *peer, b1_handle **handlep,
+			  unsigned int flags, unsigned int drop_rights);
+
+/*
+ * Make a file descriptor of a handle, without the rights in drop_rights, that
+ * anyone who has it can import (OBJ-12): over a socket, by inheritance, across
+ * exec. It is the caller's, close-on-exec, and a user of the node until it is
+ * closed in all processes. It polls POLLHUP when the node is dead.
+ *
+ * -EPERM: the handle is weak, or has no B1_RIGHT_TRANSFER.
+ * -ENXIO: the handle is of a node of one's own that was destroyed.
+ * -EMFILE, -ENFILE, -EDQUOT: there are too many of those.
+ */
+int b1_handle_export(b1_handle *handle, int *fdp, unsigned int drop_rights);
+/*
+ * Get the handle that such a descriptor holds. The descriptor stays the
+ * caller's, and as it is.
+ *
+ * -EBADF, -EMEDIUMTYPE: fd is not an open file, or no exported handle.
+ * -EDQUOT: the peer has as many handles as it may have.
+ */
+int b1_handle_import(b1_peer *peer, b1_handle **handlep, int fd);
 
 /*
  * Be told, once, when the node dies (OBJ-10). The watch does not keep the
@@ -242,9 +350,21 @@ b1_watch *b1_watch_free(b1_watch *watch);
  */
 
 /*
+ * One handle to send along, with what is to become of it (OBJ-5, OBJ-7). With
+ * B1_PASS_MOVE the caller's reference is taken if the call succeeds, which may
+ * save the kernel's release of the handle; not for nodes of one's own.
+ */
+typedef struct b1_pass {
+	b1_handle *handle;
+	unsigned int flags;	    /* B1_PASS_MOVE, B1_PASS_WEAK */
+	unsigned int drop_rights;   /* B1_RIGHT_* that it arrives without */
+} b1_pass;
+
+/*
  * What to send. Set it to zero first, by an initializer: what is not set is
  * not used, and the struct will grow at its end. All is copied before the
- * call returns; nothing in it changes hands.
+ * call returns; nothing in it changes hands, but by B1_PASS_MOVE and
+ * B1_SEND_TAKE_FDS, if the call succeeds.
  */
 typedef struct b1_outgoing {
 	uint64_t flags;		    /* B1_SEND_* */
@@ -253,24 +373,38 @@ typedef struct b1_outgoing {
 	const struct iovec *iov;    /* the parts of the payload otherwise */
 	size_t n_iov;		    /* up to 1024 */
 	b1_handle *const *handles;  /* to send along: each arrives as a handle */
-	size_t n_handles;	    /* up to 253 */
+	size_t n_handles;	    /* up to 253, with n_passes */
+	const b1_pass *passes;	    /* further handles, behind those */
+	size_t n_passes;
+	const int *fds;		    /* file descriptors to send along (MSG-6) */
+	size_t n_fds;		    /* up to 253 */
+	uint64_t priority;	    /* 0 to 31: for peers with B1_PEER_PRIORITY */
 } b1_outgoing;
 
 /* With many destinations: those get it that can; fail only if none does. */
 #define B1_SEND_PARTIAL (UINT64_C(1) << 0)
+/* Two multicasts with this arrive in the same order wherever both arrive (ORD-4). */
+#define B1_SEND_ORDERED (UINT64_C(1) << 1)
+/* The fds are closed when they were sent; none may stand there twice. */
+#define B1_SEND_TAKE_FDS (UINT64_C(1) << 2)
 
 /*
  * Send to one or many handles, at one instant; either all get it or none. All
  * of `to` and of what is sent along must be of one peer. errors[n_to], if not
  * NULL, gets 0 or a negative errno for each destination, also on failure.
  *
- * -EHOSTUNREACH  the node is gone
+ * -EHOSTUNREACH  the node is gone, or the one-shot handle was used
+ * -EPERM	  a destination is weak or has no B1_RIGHT_SEND; a handle sent
+ *		  along has no B1_RIGHT_TRANSFER, or is a node and to be moved
  * -EAGAIN	  the receiver has no room now: try again later
  * -EMSGSIZE	  a count or size is too high, or the payload is larger than
  *		  the receiver's pool
  * -EDQUOT	  the receiver has as many handles as it may have
  * -ENXIO	  a handle sent along is of a node of one's own that was destroyed
  * -EXDEV	  the handles are not all of one peer
+ * -EBADF	  one of fds is not an open file
+ * -ELOOP	  one of fds may not be sent: peers, exported handles, AF_UNIX
+ *		  sockets, io_uring
  * -EFAULT	  the payload is not readable
  * -E2BIG	  the struct is of a newer library, and asks for what this one
  *		  does not know
@@ -297,7 +431,10 @@ int b1_send_bytes(b1_handle *to, const void *data, size_t size, b1_handle *along
  */
 
 b1_message *b1_message_ref(b1_message *message);
-/* The last one gives back its memory and its references to handles. */
+/*
+ * The last one gives back its memory and its references to handles, and closes
+ * its file descriptors.
+ */
 b1_message *b1_message_unref(b1_message *message);
 /*
  * The payload, in place: in the pool if it is large, else in the message. It
@@ -308,6 +445,34 @@ const void *b1_message_get_data(b1_message *message, size_t *sizep);
 size_t b1_message_get_n_handles(b1_message *message);
 /* The handle of that index, from 0; NULL if it is too high. */
 b1_handle *b1_message_get_handle(b1_message *message, size_t index);
+/* The badge of the facet that it was sent through, or 0 (OBJ-6). */
+uint64_t b1_message_get_badge(b1_message *message);
+unsigned int b1_message_get_priority(b1_message *message);
+
+/*
+ * Its file descriptors (MSG-6), of which there are none unless B1_PEER_FDS is
+ * set. They are the message's, close-on-exec; take makes one the caller's.
+ *
+ * -ERANGE: the index is too high. -EBADF: it was taken. Others, as -EMFILE or
+ * -EACCES: this one could not be installed.
+ */
+size_t b1_message_get_n_fds(b1_message *message);
+int b1_message_get_fd(b1_message *message, size_t index);
+int b1_message_take_fd(b1_message *message, size_t index);
+
+/*
+ * The thread that sent it, as it was then, in terms of our namespaces (MSG-7).
+ * The struct may grow.
+ */
+typedef struct b1_creds {
+	pid_t pid, tid;		/* 0: not visible from here */
+	uid_t uid;		/* effective */
+	gid_t gid;		/* likewise */
+	const char *label;	/* of the security modules; NULL: none */
+} b1_creds;
+
+/* NULL unless it was sent to a node with B1_NODE_CREDS. Good as long as the message. */
+const b1_creds *b1_message_get_creds(b1_message *message);
 
 /*
  * For __attribute__((cleanup)): B1_CLEANUP(peer) b1_peer *peer = NULL;

@@ -2,6 +2,7 @@
 /* Messages that were received: one allocation each, large payloads in the pool. */
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "internal.h"
 
@@ -36,17 +37,79 @@ error:
 	return -ENOMEM;
 }
 
+/* Where the parts of a message lie in its object. */
+struct layout {
+	size_t creds, label, fds, data, size;
+	size_t label_len, n_fds;
+};
+
+static size_t align8(size_t n)
+{
+	return (n + 7) & ~(size_t)7;
+}
+
+static const struct bus1_creds *stamp_of(const struct bus1_msg *msg, const uint8_t *buf)
+{
+	return msg->flags & BUS1_MSG_F_CREDS ? (const void *)(buf + msg->creds) : NULL;
+}
+
+static struct layout lay_out(const struct bus1_msg *msg, const uint8_t *buf)
+{
+	const struct bus1_creds *stamp = stamp_of(msg, buf);
+	struct layout l = { .n_fds = msg->flags & BUS1_MSG_F_FDS_CLOSED ? 0 : msg->n_fds };
+	size_t end;
+
+	end = align8(sizeof(b1_message) + msg->n_handles * sizeof(b1_handle *));
+	l.creds = end;
+	if (stamp) {
+		l.label = end + sizeof(b1_creds);
+		l.label_len = stamp->label_len;
+		end = align8(l.label + l.label_len + 1);
+	}
+	l.fds = end;
+	l.data = align8(end + l.n_fds * sizeof(atomic_int));
+	l.size = l.data + (msg->slice ? 0 : msg->len);
+	return l;
+}
+
+static void set_creds(b1_message *message, const struct layout *l, const struct bus1_creds *stamp)
+{
+	b1_creds *creds = (void *)((uint8_t *)message + l->creds);
+	char *label = (char *)message + l->label;
+
+	memcpy(label, stamp + 1, l->label_len);
+	label[l->label_len] = 0;
+	*creds = (b1_creds){
+		.pid = stamp->pid,
+		.tid = stamp->tid,
+		.uid = stamp->uid,
+		.gid = stamp->gid,
+		.label = l->label_len ? label : NULL,
+	};
+	message->creds = creds;
+}
+
+static void set_fds(b1_message *message, const struct layout *l, const int32_t *fds)
+{
+	size_t i;
+
+	message->n_fds = l->n_fds;
+	message->fds = (void *)((uint8_t *)message + l->fds);
+	for (i = 0; i < l->n_fds; i++)
+		atomic_init(&message->fds[i], fds[i]);
+}
+
 int b1__message_new(b1_peer *peer, b1_message **messagep, const struct bus1_msg *msg,
 		    const uint8_t *buf)
 {
 	const struct bus1_handle *handles = (const void *)(buf + msg->handles);
-	size_t size, i;
+	const struct bus1_creds *stamp = stamp_of(msg, buf);
+	const struct layout l = lay_out(msg, buf);
 	b1_message *message;
 	b1_handle *spare;
+	size_t i;
 
-	size = sizeof(*message) + msg->n_handles * sizeof(message->handles[0]);
-	size = (size + 7) & ~(size_t)7;
-	message = malloc(size + (msg->slice ? 0 : msg->len));
+	message = malloc(l.size);
 	if (!message)
 		return -ENOMEM;
 	message->n_handles = msg->n_handles;
@@ -60,7 +123,7 @@ int b1__message_new(b1_peer *peer, b1_message **messagep, const struct bus1_msg 
 
 		spare = message->handles[i];
 		message->handles[i] = b1__handle_arrived(peer, handles[i].id,
-							 handles[i].flags & BUS1_HANDLE_OWN, &spare);
+							 b1__handle_flags(&handles[i]), &spare);
 		/* Of one that was known its notice of death will tell. */
 		if (fresh && handles[i].flags & BUS1_HANDLE_DEAD)
 			atomic_store(&message->handles[i]->dead, true);
@@ -69,40 +132,55 @@ int b1__message_new(b1_peer *peer, b1_message **messagep, const struct bus1_msg 
 	message->peer = b1__hold(peer);
 	message->slice = msg->slice;
 	message->size = msg->len;
+	message->badge = msg->badge;
+	message->priority = msg->priority;
+	message->creds = NULL;
+	if (stamp)
+		set_creds(message, &l, stamp);
+	set_fds(message, &l, (const void *)(buf + msg->fds));
 	if (msg->slice) {
 		message->data = peer->pool + msg->offset;
 	} else {
-		message->data = (uint8_t *)message + size;
-		memcpy((uint8_t *)message + size, buf + msg->offset, msg->len);
+		message->data = (uint8_t *)message + l.data;
+		memcpy((uint8_t *)message + l.data, buf + msg->offset, msg->len);
 	}
 	*messagep = message;
 	return 0;
 }
 
-void b1__flush_slices(b1_peer *peer)
+void b1__close_fds(const struct bus1_msg *msg, const uint8_t *buf)
 {
-	if (!peer->n_slices)
-		return;
-	b1__give_back(peer, BUS1_CMD_SLICE_RELEASE, peer->slices, peer->n_slices);
-	peer->n_slices = 0;
-	peer->slices_len = 0;
+	const int32_t *fds = (const void *)(buf + msg->fds);
+	const struct layout l = lay_out(msg, buf);
+	size_t i;
+
+	for (i = 0; i < l.n_fds; i++)
+		if (fds[i] >= 0)
+			close(fds[i]);
 }
 
 static void message_unref(b1_message *message, bool soon)
 {
 	b1_peer *peer = message->peer;
+	size_t i;
+	int fd;
 
 	if (b1__forked(peer) || !b1__unref(&message->refs))
 		return;
+	for (i = 0; i < message->n_fds; i++) {
+		fd = atomic_load(&message->fds[i]);
+		if (fd >= 0)
+			close(fd);
+	}
 	if (message->n_handles)
-		b1__handles_unref(peer, message->handles, message->n_handles);
+		b1__handles_unref(peer, message->handles, message->n_handles, soon || message->slice);
 	if (message->slice) {
 		b1__lock(peer);
 		peer->slices[peer->n_slices++] = message->slice;
 		peer->slices_len += message->size;
 		/* Senders may be waiting for the room. */
 		if (!soon || peer->n_slices == SLICES_MAX || peer->slices_len > peer->pool_size / 4)
-			b1__flush_slices(peer);
+			b1__flush(peer);
 		b1__unlock(peer);
 	}
 	free(message);
@@ -142,4 +220,44 @@ size_t b1_message_get_n_handles(b1_message *message)
 b1_handle *b1_message_get_handle(b1_message *message, size_t index)
 {
 	return index < message->n_handles ? message->handles[index] : NULL;
+}
+
+uint64_t b1_message_get_badge(b1_message *message)
+{
+	return message->badge;
+}
+
+unsigned int b1_message_get_priority(b1_message *message)
+{
+	return message->priority;
+}
+
+const b1_creds *b1_message_get_creds(b1_message *message)
+{
+	return message->creds;
+}
+
+size_t b1_message_get_n_fds(b1_message *message)
+{
+	return message->n_fds;
+}
+
+int b1_message_get_fd(b1_message *message, size_t index)
+{
+	return index < message->n_fds ? atomic_load(&message->fds[index]) : -ERANGE;
+}
+
+int b1_message_take_fd(b1_message *message, size_t index)
+{
+	int fd;
+
+	if (b1__forked(message->peer))
+		return -ECHILD;
+	if (index >= message->n_fds)
+		return -ERANGE;
+	fd = atomic_load(&message->fds[index]);
+	/* Of several that take it one gets it. What is an error stays that. */
+	while (fd >= 0 && !atomic_compare_exchange_weak(&message->fds[index], &fd, -EBADF))
+		;
+	return fd;
 }

@@ -56,6 +56,25 @@ void b1__give_back(b1_peer *peer, unsigned long command, const uint64_t *ids, si
 	}
 }
 
+void b1__flush(b1_peer *peer)
+{
+	struct bus1_cmd_recv cmd = {
+		.release = (uintptr_t)peer->slices,
+		.drop = (uintptr_t)peer->drops,
+		.n_release = peer->n_slices,
+		.n_drop = peer->n_drops,
+	};
+
+	/* A receive of nothing gives back both at once. */
+	if (!peer->n_slices || !peer->n_drops || b1__command(peer, BUS1_CMD_RECV, &cmd) < 0) {
+		b1__give_back(peer, BUS1_CMD_SLICE_RELEASE, peer->slices, peer->n_slices);
+		b1__give_back(peer, BUS1_CMD_HANDLE_RELEASE, peer->drops, peer->n_drops);
+	}
+	peer->n_slices = 0;
+	peer->slices_len = 0;
+	peer->n_drops = 0;
+}
+
 b1_peer *b1__hold(b1_peer *peer)
 {
 	b1__ref(&peer->holds);
@@ -203,13 +222,18 @@ static void peer_end(b1_peer *peer)
 	while (peer->ready_next < peer->ready_n) {
 		const struct bus1_msg *msg = &peer->ready[peer->ready_next++];
 
-		if (msg->type != BUS1_MSG_DATA || b1__message_new(peer, &message, msg, peer->buf) < 0)
+		if (msg->type != BUS1_MSG_DATA)
 			continue;
+		if (b1__message_new(peer, &message, msg, peer->buf) < 0) {
+			/* All else goes with the file. */
+			b1__close_fds(msg, peer->buf);
+			continue;
+		}
 		b1__unlock(peer);
 		b1__message_unref_soon(message);
 		b1__lock(peer);
 	}
-	b1__flush_slices(peer);
+	b1__flush(peer);
 	atomic_store_explicit(&peer->ended, true, memory_order_release);
 	peer_give_back_all(peer);
 	b1__unlock(peer);
@@ -224,6 +248,26 @@ b1_peer *b1_peer_unref(b1_peer *peer)
 		b1__drop(peer);
 	}
 	return NULL;
+}
+
+int b1_peer_set_flags(b1_peer *peer, unsigned int flags)
+{
+	struct bus1_cmd_setup cmd = {
+		.flags = flags & B1_PEER_PRIORITY ? BUS1_PEER_PRIORITY : 0,
+	};
+	int r;
+
+	if (flags & ~(B1_PEER_PRIORITY | B1_PEER_FDS))
+		return -EINVAL;
+	r = b1__check(peer);
+	if (r < 0)
+		return r;
+	b1__lock(peer);
+	r = b1__command(peer, BUS1_CMD_PEER_SETUP, &cmd);
+	if (r >= 0)
+		peer->wants_fds = flags & B1_PEER_FDS;
+	b1__unlock(peer);
+	return r;
 }
 
 int b1_peer_get_fd(b1_peer *peer)

@@ -1,11 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Sending: arguments are turned into the kernel's, and nothing is kept. */
+#include <stddef.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "internal.h"
 
 /* Ends of the versions of struct b1_outgoing; what is shorter was never released. */
-#define OUTGOING_SIZE_VER0 sizeof(struct b1_outgoing)
+#define OUTGOING_SIZE_VER0 offsetof(struct b1_outgoing, passes)
+
+#define SEND_FLAGS (B1_SEND_PARTIAL | B1_SEND_ORDERED | B1_SEND_TAKE_FDS)
 
 /*
  * Handles' ids may be read without the lock: they never change, and the caller's
@@ -23,16 +28,98 @@ static int get_ids(b1_peer *peer, b1_handle *const *to, size_t n, uint64_t *ids)
 	return 0;
 }
 
-static int get_passes(b1_peer *peer, b1_handle *const *handles, size_t n, struct bus1_pass *passes)
+/* The handles of both arrays, in the kernel's form but for moves. */
+static int get_passes(b1_peer *peer, const b1_outgoing *out, struct bus1_pass *passes)
 {
+	const b1_pass *pass;
+	size_t i;
+
+	for (i = 0; i < out->n_handles; i++) {
+		if (out->handles[i]->peer != peer)
+			return -EXDEV;
+		*passes++ = (struct bus1_pass){ .id = out->handles[i]->id };
+	}
+	for (pass = out->passes; pass < out->passes + out->n_passes; pass++) {
+		if (pass->handle->peer != peer)
+			return -EXDEV;
+		if (pass->flags & ~(B1_PASS_MOVE | B1_PASS_WEAK) || pass->drop_rights & ~FLAGS_ALL)
+			return -EINVAL;
+		if (pass->flags & B1_PASS_MOVE && pass->handle->is_node)
+			return -EPERM;
+		*passes++ = (struct bus1_pass){
+			.id = pass->handle->id,
+			.flags = pass->flags & B1_PASS_WEAK ? BUS1_PASS_WEAK : 0,
+			.drop_rights =
+				(pass->drop_rights & B1_RIGHT_SEND ? BUS1_RIGHT_SEND : 0) |
+				(pass->drop_rights & B1_RIGHT_TRANSFER ? BUS1_RIGHT_TRANSFER : 0),
+		};
+	}
+	return 0;
+}
+
+/*
+ * Moves. The caller's reference to the object always goes; a count in the
+ * kernel goes if it can be spared, that is, if there are more, or nobody else
+ * has a reference. It is taken off the object's before the send, so that
+ * meanwhile nobody gives it back. `passes` are those of out->passes.
+ */
+static void start_moves(b1_peer *peer, const b1_outgoing *out, struct bus1_pass *passes)
+{
+	b1_handle *handle;
+	size_t i;
+
+	b1__lock(peer);
+	for (i = 0; i < out->n_passes; i++) {
+		handle = out->passes[i].handle;
+		if (!(out->passes[i].flags & B1_PASS_MOVE) || !handle->counts)
+			continue;
+		if (handle->counts == 1 && atomic_load(&handle->refs) > 1)
+			continue;
+		handle->counts--;
+		passes[i].flags |= BUS1_PASS_MOVE;
+	}
+	b1__unlock(peer);
+}
+
+static void end_moves(b1_peer *peer, const b1_outgoing *out, const struct bus1_pass *passes, int r)
+{
+	b1_handle *handle;
+	size_t i;
+
+	if (r < 0) {
+		b1__lock(peer);
+		for (i = 0; i < out->n_passes; i++) {
+			handle = out->passes[i].handle;
+			if (!(passes[i].flags & BUS1_PASS_MOVE))
+				continue;
+			if (atomic_load(&peer->ended))
+				b1__give_back(peer, BUS1_CMD_HANDLE_RELEASE, &handle->id, 1);
+			else
+				handle->counts++;
+		}
+		b1__unlock(peer);
+		return;
+	}
+	for (i = 0; i < out->n_passes; i++)
+		if (out->passes[i].flags & B1_PASS_MOVE)
+			b1_handle_unref(out->passes[i].handle);
+}
+
+/* One-shot handles that a message was sent through: the kernel has taken a count. */
+static void spend(b1_handle *const *to, size_t n, const int *errors)
+{
+	b1_peer *peer = to[0]->peer;
 	size_t i;
 
 	for (i = 0; i < n; i++) {
-		if (handles[i]->peer != peer)
-			return -EXDEV;
-		passes[i] = (struct bus1_pass){ .id = handles[i]->id };
+		if (!(atomic_load(&to[i]->flags) & B1_HANDLE_ONCE) || errors[i])
+			continue;
+		b1__lock(peer);
+		if (to[i]->counts)
+			to[i]->counts--;
+		atomic_store_explicit(&to[i]->dead, true, memory_order_release);
+		b1__unlock(peer);
 	}
-	return 0;
 }
 
 /* iov[] in the kernel's form, which on 64 bit it has already. *allocatedp is to be freed. */
@@ -56,8 +143,11 @@ static int set_iovs(struct bus1_cmd_send *cmd, const struct iovec *iov, size_t n
 	return 0;
 }
 
-/* What a newer program set in a longer struct must not be ignored. */
-static int check_outgoing(const b1_outgoing *outgoing, size_t size)
+/*
+ * Copies what an older program's struct has. What a newer one set in a longer
+ * struct must not be ignored.
+ */
+static int read_outgoing(b1_outgoing *out, const b1_outgoing *outgoing, size_t size)
 {
 	size_t i;
 
@@ -66,24 +156,36 @@ static int check_outgoing(const b1_outgoing *outgoing, size_t size)
 	for (i = sizeof(*outgoing); i < size; i++)
 		if (((const uint8_t *)outgoing)[i])
 			return -E2BIG;
-	if (outgoing->flags & ~B1_SEND_PARTIAL || (outgoing->n_iov && (outgoing->data || outgoing->size)))
+	memcpy(out, outgoing, size < sizeof(*out) ? size : sizeof(*out));
+	if (out->flags & ~SEND_FLAGS || (out->n_iov && (out->data || out->size)) ||
+	    out->priority > BUS1_MAX_PRIORITY)
 		return -EINVAL;
-	if (outgoing->n_iov > BUS1_MAX_IOVS || outgoing->n_handles > BUS1_MAX_HANDLES)
+	if (out->n_iov > BUS1_MAX_IOVS || out->n_handles > BUS1_MAX_HANDLES ||
+	    out->n_passes > BUS1_MAX_HANDLES - out->n_handles || out->n_fds > BUS1_MAX_FDS)
 		return -EMSGSIZE;
 	return 0;
 }
 
 /*
- * An own node that was destroyed has no id any more, and a peer that has just
- * ended none at all: say so in the words of the header.
+ * An own node that was destroyed has no id any more, nor has a one-shot that was
+ * used, and a peer that has just ended has none at all: say so in the words of
+ * the header. `sure`: it is `to` that is not known.
  */
-static int explain(int r, b1_handle *to)
+static int explain(int r, b1_handle *to, bool sure)
 {
 	if (r != -ENXIO)
 		return r;
 	if (atomic_load(&to->peer->ended))
 		return -ESHUTDOWN;
-	return atomic_load(&to->dead) ? -EHOSTUNREACH : r;
+	return sure || atomic_load(&to->dead) ? -EHOSTUNREACH : r;
+}
+
+static bool any_once(b1_handle *const *to, size_t n)
+{
+	while (n > 0)
+		if (atomic_load(&to[--n]->flags) & B1_HANDLE_ONCE)
+			return true;
+	return false;
 }
 
 int b1_send_sized(b1_handle *const *to, size_t n_to, const b1_outgoing *outgoing,
@@ -91,10 +193,13 @@ int b1_send_sized(b1_handle *const *to, size_t n_to, const b1_outgoing *outgoing
 {
 	struct bus1_pass passes[BUS1_MAX_HANDLES];
 	uint64_t dests[BUS1_MAX_DESTS];
+	int own_errors[BUS1_MAX_DESTS];
 	struct bus1_cmd_send cmd = { 0 };
+	b1_outgoing out = { 0 };
 	void *allocated;
+	size_t i, n;
 	b1_peer *peer;
-	size_t i;
+	bool once;
 	int r;
 
 	if (!n_to)
@@ -104,38 +209,63 @@ int b1_send_sized(b1_handle *const *to, size_t n_to, const b1_outgoing *outgoing
 	peer = to[0]->peer;
 	r = b1__check(peer);
 	if (r >= 0)
-		r = check_outgoing(outgoing, outgoing_size);
+		r = read_outgoing(&out, outgoing, outgoing_size);
 	if (r >= 0)
 		r = get_ids(peer, to, n_to, dests);
 	if (r >= 0)
-		r = get_passes(peer, outgoing->handles, outgoing->n_handles, passes);
+		r = get_passes(peer, &out, passes);
 	if (r >= 0)
-		r = set_iovs(&cmd, outgoing->iov, outgoing->n_iov, &allocated);
+		r = set_iovs(&cmd, out.iov, out.n_iov, &allocated);
 	if (r < 0)
 		return r;
 
-	if (n_to == 1 && !errors && !outgoing->flags) {
+	cmd.flags = (out.flags & B1_SEND_PARTIAL ? BUS1_SEND_PARTIAL : 0) |
+		    (out.flags & B1_SEND_ORDERED ? BUS1_SEND_ORDERED : 0);
+	once = any_once(to, n_to);
+	if (once && !errors) {
+		errors = own_errors;
+		memset(errors, 0, n_to * sizeof(errors[0]));
+	}
+	if (n_to == 1 && !cmd.flags && (!errors || errors == own_errors)) {
 		cmd.dest = dests[0];
 	} else {
-		cmd.flags = outgoing->flags & B1_SEND_PARTIAL ? BUS1_SEND_PARTIAL : 0;
 		cmd.dests = (uintptr_t)dests;
 		cmd.n_dests = (uint32_t)n_to;
 		cmd.errors = (uintptr_t)errors;
 	}
-	if (outgoing->size) {
-		cmd.data = (uintptr_t)outgoing->data;
-		cmd.len = outgoing->size;
+	if (out.size) {
+		cmd.data = (uintptr_t)out.data;
+		cmd.len = out.size;
 	}
-	if (outgoing->n_handles) {
+	n = out.n_handles + out.n_passes;
+	if (n) {
 		cmd.handles = (uintptr_t)passes;
-		cmd.n_handles = (uint32_t)outgoing->n_handles;
+		cmd.n_handles = (uint32_t)n;
 	}
+	if (out.n_fds) {
+		cmd.fds = (uintptr_t)out.fds;
+		cmd.n_fds = (uint32_t)out.n_fds;
+	}
+	cmd.priority = (uint32_t)out.priority;
+
+	if (out.n_passes)
+		start_moves(peer, &out, passes + out.n_handles);
 	r = b1__command(peer, BUS1_CMD_SEND, &cmd);
+	if (r >= 0 && once)
+		spend(to, n_to, errors);
+	if (out.n_passes)
+		end_moves(peer, &out, passes + out.n_handles, r);
 	free(allocated);
-	for (i = 0; errors && i < n_to; i++)
-		errors[i] = explain(errors[i], to[i]);
+	if (r >= 0 && out.flags & B1_SEND_TAKE_FDS)
+		for (i = 0; i < out.n_fds; i++)
+			close(out.fds[i]);
+	for (i = 0; errors && i < n_to; i++) {
+		errors[i] = explain(errors[i], to[i], true);
+		if (r == -ENXIO && errors[i])
+			r = errors[i];
+	}
 	for (i = 0; r == -ENXIO && i < n_to; i++)
-		r = explain(r, to[i]);
+		r = explain(r, to[i], n_to == 1 && !n);
 	return r;
 }
 

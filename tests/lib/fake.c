@@ -553,6 +553,7 @@ static void deliver(struct fake_peer *peer, struct fake_msg *msg, struct bus1_ms
 			.id = arrive(peer, node),
 			.flags = (node->home == peer->serial ? BUS1_HANDLE_OWN : 0) |
 				 (node->owner ? 0 : BUS1_HANDLE_DEAD),
+			.rights = BUS1_RIGHT_SEND | BUS1_RIGHT_TRANSFER,
 		};
 	}
 }
@@ -565,6 +566,14 @@ static int cmd_recv(struct fake_peer *peer, struct bus1_cmd_recv *cmd)
 	struct fake_msg *msg;
 	int r;
 
+	if (cmd->n_drop) {
+		struct bus1_cmd_ids ids = { .ids = cmd->drop, .n_ids = cmd->n_drop };
+
+		r = cmd_release(peer, &ids);
+		if (r)
+			return r;
+		cmd->n_drop = 0;
+	}
 	if (cmd->n_release) {
 		r = cmd_slices(peer, PTR(cmd->release), cmd->n_release);
 		if (r)

@@ -3,7 +3,7 @@
 
 #include <sys/ioctl.h>
 
-static int box_message(b1_node *node, b1_message *message, void *userdata)
+int box_handler(b1_node *node, b1_message *message, void *userdata)
 {
 	struct box *box = userdata;
 
@@ -33,7 +33,7 @@ static void box_destroyed(void *userdata)
 void box_init(struct box *box, b1_peer *peer)
 {
 	*box = (struct box){ 0 };
-	OK(b1_node_new(peer, &box->node, box_message, box));
+	OK(b1_node_new(peer, &box->node, box_handler, box));
 	OK(b1_node_set_unused(box->node, box_unused));
 	OK(b1_node_set_destroy(box->node, box_destroyed));
 	CHECK(b1_node_get_userdata(box->node) == box);

@@ -22,6 +22,8 @@ struct box {
 };
 
 void box_init(struct box *box, b1_peer *peer);
+/* What its node has for a handler; userdata is the box. */
+int box_handler(b1_node *node, b1_message *message, void *userdata);
 /* Drop the last message. */
 void box_empty(struct box *box);
 /* Drop the message and the node. */

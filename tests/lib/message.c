@@ -240,10 +240,17 @@ TEST("ABI-1 LIB-1 what to send, of another size of the struct")
 		b1_outgoing out;
 		uint64_t more[2];
 	} longer = { .out = { .data = "x", .size = 1 } };
+	const size_t ver0 = offsetof(b1_outgoing, passes);
 	struct pair p;
 
 	pair_init(&p);
-	ERR(b1_send_sized(&p.to_box, 1, &longer.out, sizeof(longer.out) - 8, NULL), EINVAL);
+	ERR(b1_send_sized(&p.to_box, 1, &longer.out, ver0 - 1, NULL), EINVAL);
+	/* What the first version did not have is not looked at in its struct. */
+	longer.out.priority = 100;
+	OK(b1_send_sized(&p.to_box, 1, &longer.out, ver0, NULL));
+	ERR(b1_send_sized(&p.to_box, 1, &longer.out, sizeof(longer.out), NULL), EINVAL);
+	longer.out.priority = 0;
+	EQ(drain(p.a), 1);
 	OK(b1_send_sized(&p.to_box, 1, &longer.out, sizeof(longer), NULL));
 	longer.more[1] = 1;
 	ERR(b1_send_sized(&p.to_box, 1, &longer.out, sizeof(longer), NULL), E2BIG);

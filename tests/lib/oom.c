@@ -4,13 +4,13 @@
  * -ENOMEM, nothing is lost, and it works when repeated. The harness sees that
  * nothing is left in the kernel.
  */
-#include "lib.h"
+#include "oom.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-static unsigned int fail_at; /* 0: never */
-static bool failed;
+unsigned int fail_at;
+bool failed;
 
 void *__real_malloc(size_t size);
 void *__real_calloc(size_t n, size_t size);
@@ -34,23 +34,6 @@ void *__wrap_calloc(size_t n, size_t size)
 {
 	return fail_now() ? NULL : __real_calloc(n, size);
 }
-
-/* Repeat `call` with its first, second, ... allocation failing, until none does. */
-#define EACH(call)								\
-	do {									\
-		unsigned int each_n_ = 0;					\
-		int64_t each_r_;						\
-		do {								\
-			failed = false;						\
-			fail_at = ++each_n_;					\
-			each_r_ = (call);					\
-			fail_at = 0;						\
-			if (failed)						\
-				ERR(each_r_, ENOMEM);				\
-		} while (failed);						\
-		OK(each_r_);							\
-		n_failed += each_n_ - 1;					\
-	} while (0)
 
 TEST("LIB-1 ABI-2 out of memory: an error, no effect, and no loss")
 {

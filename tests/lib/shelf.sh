@@ -20,6 +20,7 @@ names=(
     "OBJ-1 OBJ-10 LIB-2 shelf: a killed counter is as good as one that exits"
     "LIB-2 shelf: odd texts: none at all, empty, and large"
     "OBJ-10 OBJ-13 LIB-2 hello says what it should"
+    "OBJ-5 OBJ-6 OBJ-8 OBJ-12 LIB-2 sandbox says what it should"
     "LIB-2 the demo finds nothing wrong"
 )
 
@@ -121,11 +122,19 @@ test_hello() {
 parent: nobody holds my object any more' ] || wrong "it said something else"
 }
 
+test_sandbox() {
+    run : sandbox || { wrong "exit status $?"; return 1; }
+    [ "$(<"$log")" = 'child: I can not pass it on
+parent: client 1 says: hello
+parent: that is enough
+child: it was taken from me' ] || wrong "it said something else"
+}
+
 test_demo() {
     BUS1_BENCH=true run : "$here/../../demo" || wrong "exit status $?"
 }
 
-tests=(test_sums test_unused test_server_killed test_counter_killed test_odd test_hello test_demo)
+tests=(test_sums test_unused test_server_killed test_counter_killed test_odd test_hello test_sandbox test_demo)
 
 if [ "${1-}" = --list ]; then
     printf '%s\n' "${names[@]}"

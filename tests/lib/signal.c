@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
-/* What fake.c does not do: waiting that a signal interrupts. */
+/* Waiting that a signal interrupts. */
 #include "lib.h"
 
 #include <fcntl.h>

@@ -14,12 +14,13 @@ check() {
     fi
 }
 declared=$(sed -n '/^static/d; s/^[a-z][^(]*[ *]\(b1_[a-z0-9_]*\)(.*/\1/p' "$3" | sort -u)
-listed=$(sed -n 's/^\t\(b1_[a-z0-9_]*\);$/\1/p' "$4")
+versioned=$(awk '/^LIBBUS1_/ { v = $1 } /^\tb1_/ { sub(";", ""); print $1 "@@" v }' "$4")
+listed=$(sed 's/@@.*//' <<<"$versioned" | sort)
 exported=$(nm -D --defined-only "$1" | awk '$2 != "A" { print $3 }' | sort)
-check "the symbol list is sorted" "$listed" "$(sort -u <<<"$listed")"
+check "the symbol list is sorted, by versions, and has each once" "$versioned" \
+    "$(sed 's/\(.*\)@@\(.*\)/\2 \1/' <<<"$versioned" | sort -u | sed 's/\(.*\) \(.*\)/\2@@\1/')"
 check "what the header declares is what is listed" "$declared" "$listed"
-check "what is exported is what is listed, and versioned" "$exported" \
-    "${listed//$'\n'/@@LIBBUS1_0$'\n'}@@LIBBUS1_0"
+check "what is exported is what is listed, and versioned" "$exported" "$(sort <<<"$versioned")"
 check "the soname" "$(objdump -p "$1" | awk '$1 == "SONAME" { print $2 }')" libbus1.so.0
 check "needed libraries" "$(objdump -p "$1" | awk '$1 == "NEEDED" { print $2 }')" libc.so.6
 check "the static library defines b1_ names only" \

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! How what is received is written to the caller's memory.
+
+use crate::abi::{self, bus1_cmd_recv, bus1_handle, bus1_msg};
+use crate::message::{Kind, Message};
+use crate::user::{self, copy_out, write, write_entry, write_pair};
+use core::mem::{offset_of, size_of};
+use kernel::prelude::*;
+use kernel::sync::atomic::ordering::Relaxed;
+use kernel::uaccess::UserPtr;
+
+/// The caller's command, and where it is.
+pub(crate) struct Call<'a> {
+    pub(crate) cmd: &'a mut bus1_cmd_recv,
+    pub(crate) arg: UserPtr,
+}
+
+impl Call<'_> {
+    #[inline]
+    pub(crate) fn has(&self, flag: u32) -> bool {
+        self.cmd.flags & u64::from(flag) != 0
+    }
+
+    /// Tells how many ids there still are to give back.
+    #[inline]
+    pub(crate) fn write_given(&self, n_release: u32, n_drop: u32) -> Result {
+        let place = offset_of!(bus1_cmd_recv, n_release);
+        write_pair(self.arg.wrapping_byte_add(place), n_release, n_drop)
+    }
+
+    /// After an error: nothing was given back.
+    #[cold]
+    pub(crate) fn restore_given(&self) {
+        // It could be written a moment ago.
+        let _ = self.write_given(self.cmd.n_release, self.cmd.n_drop);
+    }
+
+    /// Tells what was received.
+    #[inline]
+    pub(crate) fn write_taken(&self, n_msgs: u32, buf_used: u32) -> Result {
+        let place = offset_of!(bus1_cmd_recv, n_msgs);
+        write_pair(self.arg.wrapping_byte_add(place), n_msgs, buf_used)
+    }
+}
+
+/// Where the next message goes.
+pub(crate) struct Cursor {
+    pub(crate) n: u32,
+    pub(crate) used: usize,
+}
+
+/// A receiver takes an item into its hand, or is done with it. With the peer's lock held.
+#[inline]
+pub(crate) fn add_in_hand(kind: Kind<'_>, n: i64) {
+    match kind {
+        Kind::Message(m) if m.is_plain() => (),
+        Kind::Message(m) => m.passed().add_in_hand(n),
+        Kind::Dead(h) => h.add_in_hand(n),
+        _ => (),
+    }
+}
+
+/// Where the parts of a message go in buf[].
+pub(crate) struct Layout {
+    handles: usize,
+    pub(crate) fds: usize,
+    pub(crate) creds: usize,
+    pub(crate) end: usize,
+}
+
+impl Layout {
+    /// From `at` on. A peek shows neither handles nor file descriptors.
+    #[inline(always)]
+    pub(crate) fn new(call: &Call<'_>, m: &Message, at: usize) -> Self {
+        let peeks = call.has(abi::BUS1_RECV_PEEK);
+        let handles = at + m.inline().len().next_multiple_of(8);
+        let n_handles = if peeks { 0 } else { m.passed().len() };
+        let fds = handles + n_handles * size_of::<bus1_handle>();
+        let mut layout = Self {
+            handles,
+            fds,
+            creds: fds,
+            end: fds,
+        };
+        if let Some(baggage) = m.baggage() {
+            if call.has(abi::BUS1_RECV_FDS) && !peeks {
+                layout.creds += baggage.size_of_fds();
+            }
+            layout.end = layout.creds + baggage.size_of_creds();
+        }
+        layout
+    }
+}
+
+/// Bytes of buf[] that an item needs.
+#[inline(always)]
+pub(crate) fn size_in_buf(call: &Call<'_>, kind: Kind<'_>) -> usize {
+    match kind {
+        Kind::Message(m) if m.is_plain() => m.inline().len().next_multiple_of(8),
+        Kind::Message(m) => Layout::new(call, m, 0).end,
+        _ => 0,
+    }
+}
+
+/// Bytes that the caller's buf[] lacks for an item, or 0; if there is room the item is in hand.
+#[inline(always)]
+pub(crate) fn fit(call: &Call<'_>, kind: Kind<'_>, used: usize) -> usize {
+    let size = used + size_in_buf(call, kind);
+    if size <= call.cmd.buf_size as usize || call.has(abi::BUS1_RECV_DROP) {
+        add_in_hand(kind, 1);
+        return 0;
+    }
+    size
+}
+
+/// Writes one item to the caller's memory, and moves the cursor on.
+#[inline]
+pub(crate) fn describe(call: &Call<'_>, kind: Kind<'_>, at: &mut Cursor, drops: bool) -> Result {
+    let mut msg = bus1_msg::default();
+    let mut used = at.used;
+    match kind {
+        Kind::Message(m) => {
+            let node = m.node.root();
+            msg.type_ = abi::BUS1_MSG_DATA;
+            msg.id = node.id.load(Relaxed);
+            msg.cookie = node.cookie;
+            msg.badge = m.node.badge;
+            msg.len = m.len() as u64;
+            msg.priority = u32::from(m.priority);
+            if !drops {
+                used = describe_content(call, m, &mut msg, used)?;
+            }
+        }
+        Kind::Dead(h) => {
+            msg.type_ = abi::BUS1_MSG_NODE_DEAD;
+            msg.id = h.id.load(Relaxed);
+        }
+        Kind::Unused(n) => {
+            msg.type_ = if n.is_once {
+                abi::BUS1_MSG_ONCE_DROPPED
+            } else {
+                abi::BUS1_MSG_NODE_UNUSED
+            };
+            msg.id = n.id.load(Relaxed);
+            msg.cookie = n.cookie;
+            msg.badge = n.badge;
+            msg.seq = n.seq();
+        }
+        #[cfg(CONFIG_KUNIT = "y")]
+        Kind::Test(_) => return Err(EINVAL),
+    }
+    if drops {
+        msg.flags |= abi::BUS1_MSG_F_DROPPED;
+    }
+    if call.has(abi::BUS1_RECV_PEEK) {
+        msg.flags |= abi::BUS1_MSG_F_PEEKED;
+    }
+    let stride = call.cmd.msg_size as usize;
+    write_entry(
+        call.cmd.msgs.wrapping_add(u64::from(at.n) * stride as u64),
+        stride,
+        &msg,
+    )?;
+    at.used = used;
+    at.n += 1;
+    Ok(())
+}
+
+/// Writes what a message brings, and returns where that ends in buf[].
+#[inline]
+fn describe_content(
+    call: &Call<'_>,
+    m: &Message,
+    msg: &mut bus1_msg,
+    used: usize,
+) -> Result<usize> {
+    let place = |at: usize| call.cmd.buf.wrapping_add(at as u64);
+    let mut end = used;
+    if let Some(slice) = m.slice() {
+        msg.slice = slice.id;
+        msg.offset = slice.offset as u64;
+    } else {
+        let data = m.inline();
+        msg.offset = used as u64;
+        if !data.is_empty() {
+            copy_out(place(used), data)?;
+            end += data.len().next_multiple_of(8);
+        }
+    }
+    if m.is_plain() {
+        return Ok(end);
+    }
+    let layout = Layout::new(call, m, used);
+    if !m.passed().is_empty() {
+        msg.n_handles = m.passed().len() as u32;
+        if layout.fds != layout.handles {
+            msg.handles = layout.handles as u32;
+            for (i, passed) in m.passed().iter().enumerate() {
+                let at = layout.handles + i * size_of::<bus1_handle>();
+                write(place(at), &passed.describe())?;
+            }
+        }
+    }
+    if let Some(baggage) = m.baggage() {
+        msg.n_fds = baggage.n_files() as u32;
+        if layout.creds != layout.fds {
+            msg.fds = layout.fds as u32;
+            // They are installed at the very end, when nothing else can fail.
+            user::clear(place(layout.fds), layout.creds - layout.fds)?;
+        } else if msg.n_fds > 0 && !call.has(abi::BUS1_RECV_PEEK) {
+            msg.flags |= abi::BUS1_MSG_F_FDS_CLOSED;
+        }
+        if baggage.is_stamped() {
+            msg.flags |= abi::BUS1_MSG_F_CREDS;
+            msg.creds = layout.creds as u32;
+            baggage.write_creds(place(layout.creds))?;
+        }
+    }
+    Ok(layout.end)
+}
