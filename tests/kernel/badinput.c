@@ -24,7 +24,7 @@ struct scene {
 	u64 slices[2];
 	u64 nb;
 	int fds[2], exported;
-	struct world world;
+	struct snapshot before;
 
 	/* What the commands point at. */
 	u64 ids[3], out[3], more[2];
@@ -86,7 +86,7 @@ static void scene_make(struct scene *s)
 	OK(send_str(&s->a, s->node, "second"));
 	drain(&s->b);
 	strcpy(s->text, "0123456789abcde");
-	s->world = WORLD(&s->a, &s->b);
+	s->before = SNAPSHOT(&s->a, &s->b);
 }
 
 static void scene_end(struct scene *s)
@@ -340,16 +340,16 @@ static void bad(struct scene *s, const struct command *c, const union arg *arg, 
 		const char *field, u64 value)
 {
 	union arg copy = *arg;
-	struct world now;
+	struct snapshot now;
 	int r = raw(&s->a, c->cmd, &copy);
 
 	if (r != -err)
 		FAIL("%s, %s %#llx: %s, should be %s", c->name, field, (unsigned long long)value,
 		     r ? strerrorname_np(-r) : "no error", strerrorname_np(err));
 	/* What the module counts is read less often: that takes longer. */
-	now = s->world;
+	now = s->before;
 	now.counted = false;
-	SAME_WORLD(&now);
+	SAME_SNAPSHOT(&now);
 }
 
 static void spoil_field(struct scene *s, const struct command *c, const union arg *good,
@@ -435,7 +435,7 @@ static void spoil(const struct command *c)
 	c->good(&s, &good);
 	for (const struct field *f = c->fields; f->kind != FREE; f++)
 		spoil_field(&s, c, &good, f);
-	SAME_WORLD(&s.world);
+	SAME_SNAPSHOT(&s.before);
 	/* All the while there was nothing wrong with the rest. */
 	r = raw(&s.a, c->cmd, &good);
 	if (r)
@@ -570,7 +570,7 @@ TEST("ABI-2 each id, wrong in each place where it stands")
 			}
 		}
 	}
-	SAME_WORLD(&s.world);
+	SAME_SNAPSHOT(&s.before);
 }
 
 TEST("ABI-2 one id twice, where it may stand once")
@@ -606,7 +606,7 @@ TEST("ABI-2 one id twice, where it may stand once")
 	bad(&s, command_of(good_multicast), &arg, ENXIO, "moved twice", s.handle);
 	s.pass[0].id = s.node;
 	bad(&s, command_of(good_multicast), &arg, EPERM, "a node is moved", s.node);
-	SAME_WORLD(&s.world);
+	SAME_SNAPSHOT(&s.before);
 }
 
 /* The pointers of a command, each to the command itself, and to each other's memory. */
@@ -642,7 +642,7 @@ TEST_TIMEOUT("ABI-2 arrays that overlap each other, or the command", 120)
 				 * given back stays.
 				 */
 				if (r && c->cmd != BUS1_CMD_RECV)
-					SAME_WORLD(&s.world);
+					SAME_SNAPSHOT(&s.before);
 				CHECK(!r || strerrorname_np(-r));
 				drain(&s.a);
 				drain(&s.b);

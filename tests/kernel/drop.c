@@ -104,7 +104,7 @@ TEST("MSG-11 slices and handles are given back together, or neither")
 	struct in in;
 	u64 buf[8], slice, none = UINT64_MAX, gone = t.h[1], ids[3];
 	struct bus1_cmd_recv good, cmd;
-	struct world w;
+	struct snapshot w;
 
 	OK(release(&t.b, gone));
 	OK(recv_now(&t.a, &in));
@@ -115,13 +115,13 @@ TEST("MSG-11 slices and handles are given back together, or neither")
 	good = into(&m, buf, sizeof(buf), t.h, 1);
 	good.release = PTR(&slice);
 	good.n_release = 1;
-	w = WORLD(&t.a, &t.b);
+	w = SNAPSHOT(&t.a, &t.b);
 #define BAD(err, ...)								\
 	do {									\
 		cmd = good;							\
 		__VA_ARGS__;							\
 		ERR(recv_cmd(&t.b, &cmd), err);					\
-		SAME_WORLD(&w);							\
+		SAME_SNAPSHOT(&w);							\
 	} while (0)
 	/* One that is not known, wherever it stands. */
 	for (u32 at = 0; at < 3; at++) {
@@ -152,7 +152,7 @@ TEST("MSG-11 slices and handles are given back together, or neither")
 	/* It could not be said that it was done. */
 	cmd = good;
 	ERR(raw(&t.b, BUS1_CMD_RECV, read_only(&cmd, sizeof(cmd))), EFAULT);
-	SAME_WORLD(&w);
+	SAME_SNAPSHOT(&w);
 #undef BAD
 	OK(recv_cmd(&t.b, &good));
 	EQ(good.n_drop, 0);

@@ -378,7 +378,7 @@ TEST("OBJ-12 export and import say why not, and change nothing")
 	struct bus1_handle got;
 	int pipes[2], fd, path, dead, event = (int)OK(SYS(eventfd(0, EFD_CLOEXEC)));
 	unsigned int open_before;
-	struct world w;
+	struct snapshot w;
 
 	OK(release(&b, gone));
 	OK(recv_now(&a, &(struct in){}));
@@ -386,7 +386,7 @@ TEST("OBJ-12 export and import say why not, and change nothing")
 	OK(SYS(pipe2(pipes, O_CLOEXEC)));
 	path = (int)OK(SYS(open("/dev/null", O_PATH | O_CLOEXEC)));
 	close_fd(dead = (int)OK(SYS(fcntl(0, F_DUPFD_CLOEXEC, 0))));
-	w = WORLD(&a, &b);
+	w = SNAPSHOT(&a, &b);
 	open_before = open_fds();
 	ERR(export_fd(&b, 0, 0), ENXIO);
 	ERR(export_fd(&b, gone, 0), ENXIO);
@@ -421,11 +421,11 @@ TEST("OBJ-12 export and import say why not, and change nothing")
 	ERR(import_cmd(&b, b.fd, &got), EMEDIUMTYPE);
 	ERR(import_cmd(&b, event, &got), EMEDIUMTYPE);
 	EQ(open_fds(), open_before);
-	SAME_WORLD(&w);
+	SAME_SNAPSHOT(&w);
 	/* No descriptor is left for another. */
 	leave_fds(0);
 	ERR(export_fd(&b, h, 0), EMFILE);
-	SAME_WORLD(&w);
+	SAME_SNAPSHOT(&w);
 	/* A handle whose only use failed is released as it should be. */
 	OK(ids_cmd(&b, BUS1_CMD_HANDLE_RELEASE, 0, (u64[]){ h, bound, weak }, 3));
 	close_fd(fd);
@@ -438,7 +438,7 @@ TEST("OBJ-12 an exported handle is no peer, nor anything else")
 	u64 n = node_new(&a, 1), out = 0;
 	struct peer fake = { .fd = (int)OK(export_fd(&a, n, 0)) };
 	struct bus1_cmd_info info = {};
-	struct world w = WORLD(&a, &b);
+	struct snapshot w = SNAPSHOT(&a, &b);
 	char byte = 0;
 
 	ERR(raw(&fake, BUS1_CMD_PEER_INFO, &info), ENOTTY);
@@ -451,7 +451,7 @@ TEST("OBJ-12 an exported handle is no peer, nor anything else")
 	/* Not sent, in whatever message: no cycle of files forms. */
 	ERR(send_fds(&a, n, &fake.fd, 1), ELOOP);
 	ERR(send_fds(&a, n, &a.fd, 1), ELOOP);
-	SAME_WORLD(&w);
+	SAME_SNAPSHOT(&w);
 }
 
 TEST("OBJ-12 many descriptors of one handle, closed in any order")

@@ -141,10 +141,10 @@ TEST("OBJ-6 minting a badge again gives the facet there is")
 {
 	struct trio t = trio_new();
 	u64 f = facet_new(&t.a, t.n, 5), m = node_new(&t.a, 1), fm, h, again;
-	struct world w = WORLD(&t.a, &t.b);
+	struct snapshot w = SNAPSHOT(&t.a, &t.b);
 
 	EQ(facet_new(&t.a, t.n, 5), f);
-	SAME_WORLD(&w);
+	SAME_SNAPSHOT(&w);
 	fm = facet_new(&t.a, m, 5);
 	NE(fm, f);
 	NE(facet_new(&t.a, t.n, 6), f);
@@ -171,12 +171,12 @@ TEST("OBJ-6 HANDLE_MINT says why not, and makes nothing")
 	struct trio t = trio_new();
 	u64 f = facet_new(&t.a, t.n, 1), gone = node_new(&t.a, 2), h = grant(&t.a, t.n, &t.b), id;
 	u64 spare = facet_new(&t.a, t.n, 9), once = once_new(&t.a, t.n, 0);
-	struct world w;
+	struct snapshot w;
 	struct bus1_cmd_mint cmd;
 
 	OK(destroy(&t.a, gone));
 	OK(destroy(&t.a, spare));
-	w = WORLD(&t.a, &t.b);
+	w = SNAPSHOT(&t.a, &t.b);
 	ERR(mint(&t.b, 0, h, 1, &id), EPERM);
 	ERR(mint(&t.a, 0, t.a_to_b, 1, &id), EPERM);
 	ERR(mint(&t.a, BUS1_MINT_ONCE, t.a_to_b, 1, &id), EPERM);
@@ -194,11 +194,11 @@ TEST("OBJ-6 HANDLE_MINT says why not, and makes nothing")
 	ERR(raw(&t.a, BUS1_CMD_HANDLE_MINT, &cmd), EINVAL);
 	cmd.id = 0;
 	ERR(raw(&t.a, BUS1_CMD_HANDLE_MINT, read_only(&cmd, sizeof(cmd))), EFAULT);
-	SAME_WORLD(&w);
+	SAME_SNAPSHOT(&w);
 	/* That of a facet which there is does not take it away, either. */
 	cmd.badge = 1;
 	ERR(raw(&t.a, BUS1_CMD_HANDLE_MINT, read_only(&cmd, sizeof(cmd))), EFAULT);
-	SAME_WORLD(&w);
+	SAME_SNAPSHOT(&w);
 	EQ(facet_new(&t.a, t.n, 1), f);
 }
 
@@ -405,7 +405,7 @@ TEST("OBJ-11 facets and nodes are destroyed together, all or none")
 	u64 m = node_new(&t.a, 2), f = facet_new(&t.a, t.n, 1), g = facet_new(&t.a, m, 1);
 	u64 hf = grant(&t.a, f, &t.b), hg = grant(&t.a, g, &t.b), hm = grant(&t.a, m, &t.b);
 	u64 ids[3] = { f, m, 0 };
-	struct world w = WORLD(&t.a, &t.b, &t.c);
+	struct snapshot w = SNAPSHOT(&t.a, &t.b, &t.c);
 
 	ERR(ids_cmd(&t.a, BUS1_CMD_NODE_DESTROY, 0, ids, 3), ENXIO);
 	ids[2] = t.a_to_b;
@@ -413,7 +413,7 @@ TEST("OBJ-11 facets and nodes are destroyed together, all or none")
 	ids[2] = f;
 	ERR(ids_cmd(&t.a, BUS1_CMD_NODE_DESTROY, 0, ids, 3), EINVAL);
 	ERR(ids_cmd(&t.a, BUS1_CMD_NODE_DESTROY, BUS1_DESTROY_UNUSED, ids, 2), EBUSY);
-	SAME_WORLD(&w);
+	SAME_SNAPSHOT(&w);
 	OK(send_many(&t.b, 0, (u64[]){ hf, hg, hm }, 3, NULL, "all live"));
 	EQ(drain(&t.a), 3);
 	OK(ids_cmd(&t.a, BUS1_CMD_NODE_DESTROY, 0, ids, 2));
@@ -433,10 +433,10 @@ TEST("OBJ-11 a node and its own facet in one array")
 		u64 f = facet_new(&t.a, t.n, 1), hf = grant(&t.a, f, &t.b);
 		u64 hn = grant(&t.a, t.n, &t.b);
 		u64 ids[2] = { order ? f : t.n, order ? t.n : f };
-		struct world w = WORLD(&t.a, &t.b, &t.c);
+		struct snapshot w = SNAPSHOT(&t.a, &t.b, &t.c);
 
 		if (ids_cmd(&t.a, BUS1_CMD_NODE_DESTROY, 0, ids, 2)) {
-			SAME_WORLD(&w);
+			SAME_SNAPSHOT(&w);
 			OK(send_many(&t.b, 0, (u64[]){ hf, hn }, 2, NULL, "both live"));
 			continue;
 		}

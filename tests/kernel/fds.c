@@ -222,7 +222,7 @@ static void refused(struct pair *t, s32 bad, int err)
 {
 	int fd, end = pipe_new(&fd);
 	unsigned int before = open_fds();
-	struct world w = WORLD(&t->a, &t->b);
+	struct snapshot w = SNAPSHOT(&t->a, &t->b);
 
 	for (int at = 0; at < 3; at++) {
 		s32 fds[3] = { fd, fd, fd };
@@ -239,7 +239,7 @@ static void refused(struct pair *t, s32 bad, int err)
 		ERR(send_cmd(&t->a, &cmd), err);
 	}
 	EQ(open_fds(), before);
-	SAME_WORLD(&w);
+	SAME_SNAPSHOT(&w);
 	close_fd(fd);
 	CHECK(hung_up(end));
 	close_fd(end);
@@ -377,7 +377,7 @@ TEST("MSG-6 a receive that faults, or does not fit, installs and loses none")
 	struct bus1_cmd_recv good = {
 		.flags = BUS1_RECV_NONBLOCK | BUS1_RECV_FDS, .msgs = PTR(&m), .n_msgs = 1,
 		.msg_size = sizeof(m) }, cmd;
-	struct world w;
+	struct snapshot w;
 	struct in in;
 	u32 need;
 
@@ -387,7 +387,7 @@ TEST("MSG-6 a receive that faults, or does not fit, installs and loses none")
 	for (int i = 0; i < 3; i++)
 		close_fd(fds[i]);
 	before = open_fds();
-	w = WORLD(&t.a, &t.b);
+	w = SNAPSHOT(&t.a, &t.b);
 	cmd = good;
 	ERR(recv_cmd(&t.b, &cmd), EMSGSIZE);
 	need = cmd.buf_used;
@@ -418,7 +418,7 @@ TEST("MSG-6 a receive that faults, or does not fit, installs and loses none")
 	cmd.msgs = PTR(&m);
 	ERR(raw(&t.b, BUS1_CMD_RECV, read_only(&cmd, sizeof(cmd))), EFAULT);
 	EQ(open_fds(), before);
-	SAME_WORLD(&w);
+	SAME_SNAPSHOT(&w);
 	for (int i = 0; i < 3; i++)
 		CHECK(still_open(end[i]));
 	cmd = good;

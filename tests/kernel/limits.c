@@ -142,7 +142,7 @@ TEST_TIMEOUT("ABI-2 there are as many exported handles as there may be, EDQUOT",
 	u64 n = node_new(&a, 1), h = grant(&a, n, &b);
 	static int fds[FILES];
 	unsigned int have;
-	struct world w;
+	struct snapshot w;
 	u32 made = 0;
 	int fd;
 
@@ -157,11 +157,11 @@ TEST_TIMEOUT("ABI-2 there are as many exported handles as there may be, EDQUOT",
 	ERR(fd, EDQUOT);
 	GT(made, 1000);
 	have = open_fds();
-	w = WORLD(&a, &b);
+	w = SNAPSHOT(&a, &b);
 	ERR(export_fd(&a, n, 0), EDQUOT);
 	ERR(export_fd(&b, h, 0), EDQUOT);
 	EQ(open_fds(), have);
-	SAME_WORLD(&w);
+	SAME_SNAPSHOT(&w);
 	/* One less, and there is room for one. */
 	close_fd(fds[0]);
 	fds[0] = (int)OK(export_fd(&a, n, 0));

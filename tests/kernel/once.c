@@ -240,17 +240,17 @@ TEST("OBJ-9 a send that fails spends nothing")
 	static u8 big[1 << 17];
 	s32 errors[3];
 	struct bus1_cmd_send good = { .dest = h }, cmd;
-	struct world w;
+	struct snapshot w;
 
 	OK(destroy(&t.c, gone));
 	GOT_DEAD(&t.b, to_gone);
-	w = WORLD(&t.a, &t.b, &t.c);
+	w = SNAPSHOT(&t.a, &t.b, &t.c);
 #define BAD(err, ...)								\
 	do {									\
 		cmd = good;							\
 		__VA_ARGS__;							\
 		ERR(send_cmd(&t.b, &cmd), err);					\
-		SAME_WORLD(&w);							\
+		SAME_SNAPSHOT(&w);							\
 	} while (0)
 	BAD(EFAULT, cmd.data = 8; cmd.len = 5);
 	BAD(EFAULT, cmd.data = 8; cmd.len = 5000);
@@ -272,9 +272,9 @@ TEST("OBJ-9 a send that fails spends nothing")
 	EQ(errors[1], -EHOSTUNREACH);
 #undef BAD
 	fill_queue(&t.b, plain);
-	w = WORLD(&t.a, &t.b, &t.c);
+	w = SNAPSHOT(&t.a, &t.b, &t.c);
 	ERR(send_str(&t.b, h, "full"), EAGAIN);
-	SAME_WORLD(&w);
+	SAME_SNAPSHOT(&w);
 	drain(&t.a);
 	OK(send_str(&t.b, h, "not yet spent"));
 	GOT_BADGE(&t.a, t.n, 1, "not yet spent");

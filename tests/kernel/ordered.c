@@ -180,13 +180,13 @@ TEST("ORD-4 to ask for order takes an array of destinations, and no other flag")
 	u64 na = node_new(&a, 1), to_a = grant(&a, na, &b), dead = grant(&a, node_new(&a, 2), &b);
 	u64 dests[] = { to_a, to_a, dead };
 	s32 errors[3] = { 7, 7, 7 };
-	struct world w = WORLD(&a, &b);
+	struct snapshot w = SNAPSHOT(&a, &b);
 	struct bus1_cmd_send cmd = { .flags = BUS1_SEND_ORDERED, .dest = to_a };
 
 	ERR(send_cmd(&b, &cmd), EINVAL);
 	cmd.flags |= BUS1_SEND_PARTIAL;
 	ERR(send_cmd(&b, &cmd), EINVAL);
-	SAME_WORLD(&w);
+	SAME_SNAPSHOT(&w);
 	OK(send_many(&b, BUS1_SEND_ORDERED, dests, 1, NULL, "one"));
 	GOT_TEXT(&a, na, "one");
 	OK(send_many(&b, BUS1_SEND_ORDERED, dests, 2, errors, "two"));
@@ -194,10 +194,10 @@ TEST("ORD-4 to ask for order takes an array of destinations, and no other flag")
 	GOT_TEXT(&a, na, "two");
 	/* It fails as any other does, with nothing sent. */
 	dests[2] = 0;
-	w = WORLD(&a, &b);
+	w = SNAPSHOT(&a, &b);
 	ERR(send_many(&b, BUS1_SEND_ORDERED, dests, 3, errors, "none"), ENXIO);
 	EQ(errors[2], -ENXIO);
-	SAME_WORLD(&w);
+	SAME_SNAPSHOT(&w);
 	OK(send_many(&b, BUS1_SEND_ORDERED | BUS1_SEND_PARTIAL, dests, 3, errors, "some"));
 	GOT_TEXT(&a, na, "some");
 	GOT_TEXT(&a, na, "some");

@@ -33,7 +33,7 @@ TEST("MSG-8 a peek shows each message that waits, in their order")
 	static u8 data[5000];
 	static struct in seen[24], again, got;
 	struct bus1_cmd_node stamped = { .flags = BUS1_NODE_CREDS };
-	struct world w;
+	struct snapshot w;
 	u32 count;
 
 	fill(data, sizeof(data), 1);
@@ -63,7 +63,7 @@ TEST("MSG-8 a peek shows each message that waits, in their order")
 	GE(count, 20);
 	LE(count, ARRAY_SIZE(seen));
 
-	w = WORLD(&a);
+	w = SNAPSHOT(&a);
 	for (int round = 0; round < 3; round++)
 		for (u32 i = 0; i < count; i++) {
 			u32 at = round == 1 ? count - 1 - i : i;
@@ -75,7 +75,7 @@ TEST("MSG-8 a peek shows each message that waits, in their order")
 	ERR(peek(&a, count, &again), EAGAIN);
 	ERR(peek(&a, count + 1, &again), EAGAIN);
 	ERR(peek(&a, UINT32_MAX, &again), EAGAIN);
-	SAME_WORLD(&w);
+	SAME_SNAPSHOT(&w);
 	for (u32 i = 0; i < count; i++) {
 		OK(recv_now(&a, &got));
 		EQ(got.m.flags & BUS1_MSG_F_PEEKED, 0);

@@ -228,7 +228,7 @@ TEST("MSG-9 what SETUP and priorities may not be")
 {
 	struct peer a = peer_new(0);
 	u64 n = node_new(&a, 1);
-	struct world w = WORLD(&a);
+	struct snapshot w = SNAPSHOT(&a);
 
 	for (int i = 1; i < 64; i++)
 		ERR(setup(&a, 1ULL << i), EINVAL);
@@ -241,7 +241,7 @@ TEST("MSG-9 what SETUP and priorities may not be")
 	ERR(send_at(&a, n, BUS1_MAX_PRIORITY + 1, 1), EINVAL);
 	ERR(send_at(&a, n, 1u << 31, 1), EINVAL);
 	ERR(send_at(&a, n, UINT32_MAX, 1), EINVAL);
-	SAME_WORLD(&w);
+	SAME_SNAPSHOT(&w);
 }
 
 struct flood {

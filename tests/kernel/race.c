@@ -679,7 +679,9 @@ static void storm(void *arg)
 		case 16: case 17: send_id(p, id, other); break;
 		case 18: send_pass(p, id, other, BUS1_PASS_MOVE, 0); break;
 		case 19: send_pass(p, id, other, BUS1_PASS_WEAK, BUS1_RIGHT_TRANSFER); break;
-		case 20: send_many(p, BUS1_SEND_PARTIAL, (u64[]){ id, other, id }, 3, NULL, "y"); break;
+		case 20:
+			send_many(p, BUS1_SEND_PARTIAL, (u64[]){ id, other, id }, 3, NULL, "y");
+			break;
 		case 21: send_many(p, BUS1_SEND_ORDERED, (u64[]){ id, other }, 2, NULL, "z"); break;
 		case 22: send_fds(p, id, &(s32){ 0 }, 1); break;
 		case 23: peek(p, (u32)other % 4, &in); break;

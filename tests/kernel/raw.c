@@ -705,9 +705,9 @@ void same_info(const char *file, int line, const char *what, const struct peer *
 #undef SAME
 }
 
-struct world world_see(const struct peer **peers, unsigned int n)
+struct snapshot snapshot_take(const struct peer **peers, unsigned int n)
 {
-	struct world w = { .n = n };
+	struct snapshot w = { .n = n };
 
 	LE(n, ARRAY_SIZE(w.peers));
 	for (unsigned int i = 0; i < n; i++) {
@@ -718,7 +718,7 @@ struct world world_see(const struct peer **peers, unsigned int n)
 	return w;
 }
 
-void same_world(const char *file, int line, const struct world *w)
+void same_snapshot(const char *file, int line, const struct snapshot *w)
 {
 	struct test_counts now, want = w->counts;
 	char name[] = "peer 0", why[200];

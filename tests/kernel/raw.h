@@ -181,7 +181,7 @@ void same_info(const char *file, int line, const char *what, const struct peer *
  * The same of several peers, and of all that the module counts, if it can be
  * read. Counts that go down a moment later are waited for.
  */
-struct world {
+struct snapshot {
 	unsigned int n;
 	const struct peer *peers[4];
 	struct bus1_cmd_info info[4];
@@ -189,12 +189,12 @@ struct world {
 	bool counted;
 };
 
-#define WORLD(...)								\
-	world_see((const struct peer *[]){ __VA_ARGS__ },			\
+#define SNAPSHOT(...)								\
+	snapshot_take((const struct peer *[]){ __VA_ARGS__ },			\
 		  ARRAY_SIZE(((const struct peer *[]){ __VA_ARGS__ })))
-#define SAME_WORLD(w) same_world(__FILE__, __LINE__, w)
-struct world world_see(const struct peer **peers, unsigned int n);
-void same_world(const char *file, int line, const struct world *w);
+#define SAME_SNAPSHOT(w) same_snapshot(__FILE__, __LINE__, w)
+struct snapshot snapshot_take(const struct peer **peers, unsigned int n);
+void same_snapshot(const char *file, int line, const struct snapshot *w);
 
 void close_fd(int fd);
 

@@ -117,7 +117,8 @@ TEST("MSG-11 as many messages as one call takes")
 TEST("ABI-1 msgs[] has the stride that the caller says")
 {
 	struct self s = self_new(0);
-	static const u32 strides[] = { BUS1_MSG_VER0, 72, sizeof(struct bus1_msg), 96, 128, 200, 256 };
+	static const u32 strides[] = {
+		BUS1_MSG_VER0, 72, sizeof(struct bus1_msg), 96, 128, 200, 256 };
 
 	for (size_t k = 0; k < ARRAY_SIZE(strides); k++) {
 		u32 size = strides[k];

@@ -50,7 +50,7 @@ static void may(struct trio *t, u64 h, u32 rights)
 		OK(release(&t->c, got.id));
 		close_fd(fd);
 	} else {
-		struct world w = WORLD(&t->a, &t->b, &t->c);
+		struct snapshot w = SNAPSHOT(&t->a, &t->b, &t->c);
 
 		ERR(send_id(&t->b, t->to_c, h), EPERM);
 		ERR(send_pass(&t->b, t->to_c, h, BUS1_PASS_MOVE, 0), EPERM);
@@ -62,7 +62,7 @@ static void may(struct trio *t, u64 h, u32 rights)
 		ERR(give(&t->b, h, &t->c, BUS1_TRANSFER_MOVE, 0, &out), EPERM);
 		ERR(give(&t->b, h, &t->a, 0, 0, &out), EPERM);
 		ERR(export_fd(&t->b, h, 0), EPERM);
-		SAME_WORLD(&w);
+		SAME_SNAPSHOT(&w);
 	}
 }
 
@@ -242,7 +242,7 @@ TEST("OBJ-5 a handle that is moved leaves its sender as it is sent")
 {
 	struct trio t = trio_new();
 	u64 h = grant(&t.a, t.n, &t.b), hc;
-	struct world w;
+	struct snapshot w;
 
 	EQ(grant(&t.a, t.n, &t.b), h);
 	OK(send_pass(&t.b, t.to_c, h, BUS1_PASS_MOVE, 0));
@@ -252,9 +252,9 @@ TEST("OBJ-5 a handle that is moved leaves its sender as it is sent")
 	ERR(send_str(&t.b, h, "none"), ENXIO);
 	ERR(release(&t.b, h), ENXIO);
 	EQ(peer_info(&t.b).n_handles, 1);
-	w = WORLD(&t.a, &t.b, &t.c);
+	w = SNAPSHOT(&t.a, &t.b, &t.c);
 	ERR(send_pass(&t.b, t.to_c, h, BUS1_PASS_MOVE, 0), ENXIO);
-	SAME_WORLD(&w);
+	SAME_SNAPSHOT(&w);
 	/* It was used all the while. */
 	NOTHING(&t.a);
 	hc = GOT_ID(&t.c, t.nc);
@@ -301,12 +301,12 @@ TEST("OBJ-5 a send that fails moves nothing")
 	};
 	struct bus1_cmd_send good = {
 		.dest = t.to_c, .handles = PTR(pass), .n_handles = 1 }, cmd;
-	struct world w;
+	struct snapshot w;
 
 	to_gone = grant(&t.c, gone, &t.b);
 	OK(destroy(&t.c, gone));
 	GOT_DEAD(&t.b, to_gone);
-	w = WORLD(&t.a, &t.b, &t.c);
+	w = SNAPSHOT(&t.a, &t.b, &t.c);
 	dests[0] = t.to_c;
 	dests[1] = to_gone;
 	dests[2] = t.to_c;
@@ -315,7 +315,7 @@ TEST("OBJ-5 a send that fails moves nothing")
 		cmd = good;							\
 		__VA_ARGS__;							\
 		ERR(send_cmd(&t.b, &cmd), err);					\
-		SAME_WORLD(&w);							\
+		SAME_SNAPSHOT(&w);							\
 	} while (0)
 	BAD(ENXIO, cmd.dest = 0);
 	BAD(EHOSTUNREACH, cmd.dest = to_gone);
@@ -334,9 +334,9 @@ TEST("OBJ-5 a send that fails moves nothing")
 	BAD(EPERM, cmd.n_handles = 2);
 #undef BAD
 	fill_queue(&t.b, t.to_c);
-	w = WORLD(&t.a, &t.b, &t.c);
+	w = SNAPSHOT(&t.a, &t.b, &t.c);
 	ERR(send_cmd(&t.b, &good), EAGAIN);
-	SAME_WORLD(&w);
+	SAME_SNAPSHOT(&w);
 	drain(&t.c);
 	OK(send_cmd(&t.b, &good));
 	ERR(release(&t.b, h), ENXIO);

@@ -75,14 +75,14 @@ TEST("OBJ-7 nothing is sent through a weak handle")
 	struct trio t = trio_new();
 	u64 h = grant(&t.a, t.n, &t.b), w = weaken(&t.b, h);
 	s32 errors[2];
-	struct world world = WORLD(&t.a, &t.b, &t.c);
+	struct snapshot before = SNAPSHOT(&t.a, &t.b, &t.c);
 
 	ERR(send_str(&t.b, w, "x"), EPERM);
 	ERR(send_many(&t.b, 0, (u64[]){ h, w }, 2, errors, "x"), EPERM);
 	EQ(errors[0], 0);
 	EQ(errors[1], -EPERM);
 	ERR(export_fd(&t.b, w, 0), EPERM);
-	SAME_WORLD(&world);
+	SAME_SNAPSHOT(&before);
 	OK(send_many(&t.b, BUS1_SEND_PARTIAL, (u64[]){ w, h }, 2, errors, "x"));
 	EQ(errors[0], -EPERM);
 	EQ(errors[1], 0);
@@ -248,19 +248,19 @@ TEST("OBJ-7 of many made strong one is dead, and none is")
 	struct bus1_cmd_transfer cmd = {
 		.flags = BUS1_TRANSFER_STRONG, .ids = PTR(ids), .out = PTR(out), .n_ids = 3,
 		.peer_fd = -1 };
-	struct world world;
+	struct snapshot before;
 
 	ids[0] = ids[2] = grant_as(&t.a, t.n, &t.b, BUS1_TRANSFER_WEAK, 0);
 	EQ(grant_as(&t.a, t.n, &t.b, BUS1_TRANSFER_WEAK, 0), ids[0]);
 	ids[1] = grant_as(&t.a, m, &t.b, BUS1_TRANSFER_WEAK, 0);
 	OK(destroy(&t.a, m));
-	world = WORLD(&t.a, &t.b, &t.c);
+	before = SNAPSHOT(&t.a, &t.b, &t.c);
 	ERR(raw(&t.b, BUS1_CMD_HANDLE_TRANSFER, &cmd), EHOSTUNREACH);
 	cmd.flags |= BUS1_TRANSFER_MOVE;
 	ERR(raw(&t.b, BUS1_CMD_HANDLE_TRANSFER, &cmd), EHOSTUNREACH);
 	cmd.peer_fd = t.c.fd;
 	ERR(raw(&t.b, BUS1_CMD_HANDLE_TRANSFER, &cmd), EHOSTUNREACH);
-	SAME_WORLD(&world);
+	SAME_SNAPSHOT(&before);
 	OK(destroy_unused(&t.a, t.n));
 	/* Without STRONG dead ones are passed on as ever. */
 	cmd.flags = 0;
