@@ -11,10 +11,13 @@
 //!
 //! A receiver skips what is not committed, so a sender that stalls between linking and commit
 //! delays nobody (ORD-5). What must not happen is that it skips a copy *m* and takes a later *n*
-//! that was caused by *m* (ORD-1, ORD-2). If *m*'s commit happens before *n*'s sending began, then
-//! *m* stands before *n* in the queue. So the flags are read from the newest copy to the oldest,
-//! with acquire: whoever sees *n* committed sees *m* committed afterwards. What is settled, and
-//! all unicasts, was so before this receiver took the lock, that is before it reads any flag.
+//! that was caused by *m* (ORD-1, ORD-2). If *m*'s commit happened before *n*'s sending began, then
+//! *m* stands before *n*, and *n* was linked under the lock that the receiver has taken since: it
+//! sees *m*'s flag as set, in whichever order it reads. The flags are read from the newest copy to
+//! the oldest, with acquire, for the copies of one send to one peer: whoever sees the later one
+//! committed sees the earlier one so, too. What is settled, and all unicasts, was so before this
+//! receiver took the lock. `docs/model` explores all of this.
+//!
 //! Only copies that are not settled are read: as many as there are senders stalled right now, not
 //! as many as the queue is long.
 //!

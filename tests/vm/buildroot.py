@@ -27,7 +27,7 @@ PACKAGES = """
     kmod cpio xz-utils lz4 zstd rsync python3 python3-docutils mandoc
     bash coreutils util-linux procps strace bubblewrap jq busybox-static
     grep sed mawk findutils diffutils hostname ncurses-base
-    liburing-dev libglib2.0-dev libsystemd-dev libuv1-dev gdb-minimal
+    liburing-dev libglib2.0-dev libsystemd-dev libuv1-dev gdb-minimal spin
 """.split()
 
 # Runs in the new root while apt's lists are there. Image and modules are only

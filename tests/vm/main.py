@@ -224,7 +224,7 @@ def do_test(session, rest):
     for build, options in HOST_BUILDS.items():
         reader = suite.Reader(tally, "host", 0, rest, session.options.verbose)
         with session.build.lock():
-            for test in session.build.host_tests(build, options):
+            for test in session.build.host_tests(build, options, rest):
                 reader.whole(*test)
     ran = sum(tally.counts())
     for name, kernel in session.kernels.items():

@@ -11,6 +11,9 @@
  *               processes, with the check that the bytes arrive
  *   bus1, socket, pipe    the transports
  *   capability  jobs that make, pass and drop a capability: a handle, or an fd
+ *   fanout      jobs that send one message to many
+ *   scale       a job in a peer that holds many handles
+ *   death       a job that destroys a node with many holders
  *   report      text and JSON
  *
  * It uses the raw ABI, so that it measures the kernel and no library.
@@ -41,11 +44,14 @@ enum unit counter_start(double *per_round);
 uint64_t counter_read(void);
 
 /*
- * No-ops that a profiler of the guest can see: only what runs between them is
- * the loop that --loop asked for. Executed in no other mode.
+ * No-ops that a profiler of the guest can see: only what runs between the first
+ * two is the loop that --loop asked for, which executes them in no other mode.
+ * Within it, what runs from a pause to the next resume is not counted.
  */
 void counter_mark_begin(void);
 void counter_mark_end(void);
+void counter_mark_pause(void);
+void counter_mark_resume(void);
 
 /* measure */
 
@@ -56,7 +62,13 @@ struct job {
 	int (*verify)(struct job *j);
 	void (*close)(struct job *j);
 	size_t chunk;		/* bytes of one system call, where sized */
+	unsigned long parts;	/* a round is as many operations; 0: one */
+	uint64_t uncounted;	/* by the counter, in all rounds so far */
 };
+
+/* For run(): what it does between the two is not counted. It returns resumed. */
+void job_pause(struct job *j);
+void job_resume(struct job *j);
 
 struct plan {
 	unsigned long warmup;
@@ -64,10 +76,12 @@ struct plan {
 	unsigned int batches;
 };
 
-struct figure {		/* per round */
+struct figure {		/* per operation */
 	double median, min, max;
 };
 
+/* Do `rounds`; `*each` is what one operation took. */
+int measure_batch(struct job *j, unsigned long rounds, double *each);
 int measure(struct job *j, const struct plan *p, struct figure *f);
 
 /* message */
@@ -122,32 +136,65 @@ int job_life_bus1_quiet(struct job **out);	/* does not receive the notice */
 int job_life_fd(struct job **out);
 /* One that exists: passed on, received, dropped. */
 int job_pass_bus1(struct job **out);
+int job_pass_bus1_new(struct job **out);	/* the receiver has no other count of it */
 int job_pass_fd(struct job **out);
 
-/* bus1, for both of the above; each returns what the ioctl gave */
+/* fanout */
+
+/* One message to `count` receivers, who take it uncounted. At most FANOUT_MAX. */
+#define FANOUT_MAX 64
+int job_fanout_bus1(struct job **out, size_t count);
+int job_fanout_socket(struct job **out, size_t count);
+
+/* scale */
+
+/* Send, find and release, by a peer that holds `count` handles. */
+int job_scale(struct job **out, size_t count);
+
+/* death */
+
+/* Destroy a node that `count` peers hold: one operation for each of them. */
+int job_death(struct job **out, size_t count);
+
+/* bus1, for all of the above; each returns what the ioctl gave */
+
+struct bus1_cmd_info;
+struct bus1_msg;
+
+static inline uint64_t ptr(const void *p)
+{
+	return (uint64_t)(uintptr_t)p;
+}
 
 int bus1_open(int *fd);
 int bus1_node_create(int fd, uint64_t cookie, uint64_t *id);
 int bus1_node_destroy(int fd, uint64_t id);
 int bus1_handle_release(int fd, uint64_t id);
 int bus1_handle_give(int from, uint64_t id, int to, uint64_t *out);
+int bus1_info(int fd, struct bus1_cmd_info *info);
+/* Receive one message, and first release the handle `drop`, if it is not 0. Does not wait. */
+int bus1_recv(int fd, struct bus1_msg *m, void *buf, uint32_t size, uint64_t drop);
 
 /* report */
 
 struct result {
 	const char *work, *transport;
+	const char *rival;	/* work to compare with, over seqpacket */
 	bool sized;
 	size_t size, chunk;
+	size_t count;		/* of what there are many of; 0: no such work */
+	size_t base;		/* count to compare with; 0: none */
 	struct plan plan;
 	struct figure figure;
 	double ratio;		/* to the rival; 0 if there is none */
+	double growth;		/* to the same with `base`; likewise */
 	int error;		/* negative errno: there is no figure; -ENODEV: no bus1 here */
 };
 
 struct bar {
 	const char *work, *title;
 	bool sized;
-	size_t size;
+	size_t size, count;
 	double limit, ratio;
 	bool known, reached;
 };
@@ -158,9 +205,12 @@ struct report {
 	bool touch;
 	struct result results[256];
 	size_t n_results;
-	struct bar bars[8];
+	struct bar bars[16];
 	size_t n_bars;
 };
 
+/* NULL if it was not asked for. */
+const struct result *report_find(const struct report *r, const char *work, const char *transport, size_t size,
+				 size_t count);
 void report_text(FILE *f, const struct report *r);
 void report_json(FILE *f, const struct report *r);

@@ -21,11 +21,6 @@ struct bus1_end {
 	uint64_t slice;		/* of the last message: goes back with the next receive */
 };
 
-static uint64_t ptr(const void *p)
-{
-	return (uint64_t)(uintptr_t)p;
-}
-
 int bus1_open(int *fd)
 {
 	*fd = open("/dev/" BUS1_DEVICE, O_RDWR | O_CLOEXEC);
@@ -63,6 +58,28 @@ int bus1_handle_give(int from, uint64_t id, int to, uint64_t *out)
 	return ioctl(from, BUS1_CMD_HANDLE_TRANSFER, &c) < 0 ? -errno : 0;
 }
 
+int bus1_info(int fd, struct bus1_cmd_info *info)
+{
+	*info = (struct bus1_cmd_info){};
+	return ioctl(fd, BUS1_CMD_PEER_INFO, info) < 0 ? -errno : 0;
+}
+
+int bus1_recv(int fd, struct bus1_msg *m, void *buf, uint32_t size, uint64_t drop)
+{
+	struct bus1_cmd_recv c = {
+		.flags = BUS1_RECV_NONBLOCK,
+		.msgs = ptr(m),
+		.n_msgs = 1,
+		.msg_size = sizeof(*m),
+		.buf = ptr(buf),
+		.buf_size = size,
+		.drop = drop ? ptr(&drop) : 0,
+		.n_drop = drop != 0,
+	};
+
+	return ioctl(fd, BUS1_CMD_RECV, &c) < 0 ? -errno : 0;
+}
+
 static void end_close(struct end *e)
 {
 	struct bus1_end *b = (struct bus1_end *)e;
@@ -77,7 +94,7 @@ static void end_close(struct end *e)
 
 static int end_new(struct bus1_end **out, size_t size)
 {
-	struct bus1_cmd_info info = {};
+	struct bus1_cmd_info info;
 	struct bus1_end *b;
 	int r;
 
@@ -89,8 +106,8 @@ static int end_new(struct bus1_end **out, size_t size)
 	/* Two messages at once: one in use, one that arrives; and as much to spare. */
 	b->pool_size = (4 * size + 0x10000) & ~(size_t)0xfff;
 	r = bus1_open(&b->fd);
-	if (r == 0 && ioctl(b->fd, BUS1_CMD_PEER_INFO, &info) < 0)
-		r = -errno;
+	if (r == 0)
+		r = bus1_info(b->fd, &info);
 	if (r == 0)
 		r = bus1_node_create(b->fd, 0, &b->door);
 	if (r < 0)

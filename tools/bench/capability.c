@@ -27,28 +27,6 @@ struct bus1_job {
 	bool notice;
 };
 
-static uint64_t ptr(const void *p)
-{
-	return (uint64_t)(uintptr_t)p;
-}
-
-/* Receive one message, and first release the handle `drop`, if it is not 0. */
-static int bus1_recv(int fd, struct bus1_msg *m, void *buf, uint32_t size, uint64_t drop)
-{
-	struct bus1_cmd_recv c = {
-		.flags = BUS1_RECV_NONBLOCK,
-		.msgs = ptr(m),
-		.n_msgs = 1,
-		.msg_size = sizeof(*m),
-		.buf = ptr(buf),
-		.buf_size = size,
-		.drop = drop ? ptr(&drop) : 0,
-		.n_drop = drop != 0,
-	};
-
-	return ioctl(fd, BUS1_CMD_RECV, &c) < 0 ? -errno : 0;
-}
-
 /* Pass `id`; `*got` is the handle that the taker then holds. It gives `drop` back. */
 static int bus1_pass_on(struct bus1_job *b, uint64_t id, uint64_t drop, uint64_t *got)
 {
@@ -119,7 +97,7 @@ static int life_bus1_verify(struct job *j)
 {
 	struct bus1_job *b = (struct bus1_job *)j;
 	struct bus1_cmd_send c = { .data = ptr("x"), .len = 1 };
-	struct bus1_cmd_info info = {};
+	struct bus1_cmd_info info;
 	struct bus1_msg m;
 	uint64_t node, handle, buf;
 	int r;
@@ -145,8 +123,9 @@ static int life_bus1_verify(struct job *j)
 		r = bus1_node_destroy(b->giver, node);
 	if (r < 0)
 		return r;
-	if (ioctl(b->giver, BUS1_CMD_PEER_INFO, &info) < 0)
-		return -errno;
+	r = bus1_info(b->giver, &info);
+	if (r < 0)
+		return r;
 	return info.n_nodes || info.n_queued ? -EBADMSG : 0;
 }
 
@@ -165,6 +144,42 @@ static int pass_bus1_run(struct job *j, unsigned long n)
 static int pass_bus1_verify(struct job *j)
 {
 	return pass_bus1_run(j, 1);
+}
+
+/* Each is gone before the next comes, which is then another handle. */
+static int pass_new_run(struct job *j, unsigned long n)
+{
+	struct bus1_job *b = (struct bus1_job *)j;
+	uint64_t handle;
+	int r = 0;
+
+	while (n-- && r == 0) {
+		r = bus1_pass_on(b, b->held, 0, &handle);
+		if (r == 0)
+			r = bus1_handle_release(b->taker, handle);
+	}
+	return r;
+}
+
+static int pass_new_verify(struct job *j)
+{
+	struct bus1_job *b = (struct bus1_job *)j;
+	struct bus1_cmd_info info;
+	uint64_t one, two;
+	int r;
+
+	r = bus1_pass_on(b, b->held, 0, &one);
+	if (r == 0)
+		r = bus1_handle_release(b->taker, one);
+	if (r == 0)
+		r = bus1_pass_on(b, b->held, 0, &two);
+	if (r == 0)
+		r = bus1_handle_release(b->taker, two);
+	if (r == 0)
+		r = bus1_info(b->taker, &info);
+	if (r < 0)
+		return r;
+	return one == two || info.n_handles || info.n_queued ? -EBADMSG : 0;
 }
 
 static void bus1_close(struct job *j)
@@ -238,7 +253,7 @@ int job_life_bus1_quiet(struct job **out)
 	return life_bus1(out, false);
 }
 
-int job_pass_bus1(struct job **out)
+static int pass_bus1(struct job **out, int (*run)(struct job *, unsigned long), int (*verify)(struct job *))
 {
 	struct bus1_job *b;
 	int r;
@@ -246,10 +261,20 @@ int job_pass_bus1(struct job **out)
 	r = bus1_job(&b);
 	if (r < 0)
 		return r;
-	b->job.run = pass_bus1_run;
-	b->job.verify = pass_bus1_verify;
+	b->job.run = run;
+	b->job.verify = verify;
 	*out = &b->job;
 	return 0;
+}
+
+int job_pass_bus1(struct job **out)
+{
+	return pass_bus1(out, pass_bus1_run, pass_bus1_verify);
+}
+
+int job_pass_bus1_new(struct job **out)
+{
+	return pass_bus1(out, pass_new_run, pass_new_verify);
 }
 
 /* File descriptors: one end of a pipe, over a seqpacket socket. */

@@ -46,6 +46,16 @@ void counter_mark_end(void)
 	__asm__ volatile(".byte 0x0f, 0x1f, 0x80; .ascii \"0sub\"" : : : "memory");
 }
 
+void counter_mark_pause(void)
+{
+	__asm__ volatile(".byte 0x0f, 0x1f, 0x80; .ascii \"psub\"" : : : "memory");
+}
+
+void counter_mark_resume(void)
+{
+	__asm__ volatile(".byte 0x0f, 0x1f, 0x80; .ascii \"rsub\"" : : : "memory");
+}
+
 /* The least of several tries: an interrupt can only add. */
 static double per_round(void (*loop)(unsigned int))
 {
@@ -97,6 +107,14 @@ void counter_mark_begin(void)
 }
 
 void counter_mark_end(void)
+{
+}
+
+void counter_mark_pause(void)
+{
+}
+
+void counter_mark_resume(void)
 {
 }
 

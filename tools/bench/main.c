@@ -34,7 +34,23 @@ static const struct plain_work {
 	{ "life-quiet", "bus1", "life", job_life_bus1_quiet },
 	{ "life", "seqpacket", "life", job_life_fd },
 	{ "pass", "bus1", "pass", job_pass_bus1 },
+	{ "pass-new", "bus1", "pass", job_pass_bus1_new },
 	{ "pass", "seqpacket", "pass", job_pass_fd },
+};
+
+/* Works that do with many what is asked. */
+static const struct many_work {
+	const char *name, *transport;
+	int (*open)(struct job **, size_t);
+	size_t counts[4];
+	size_t brief_most;	/* --short leaves out larger counts */
+	size_t base;		/* count to compare the others with; 0: with the rival */
+	bool rounds_of_many;	/* a round takes `count` operations or more */
+} many_works[] = {
+	{ "fanout", "bus1", job_fanout_bus1, { 1, 4, 16, 64 }, 64, 0, true },
+	{ "fanout", "seqpacket", job_fanout_socket, { 1, 4, 16, 64 }, 64, 0, true },
+	{ "scale", "bus1", job_scale, { 10, 1000, 100000 }, 1000, 10, false },
+	{ "death", "bus1", job_death, { 10, 100, 1000, 10000 }, 1000, 1000, true },
 };
 
 static const size_t sizes_all[] = { 0, 64, 1 << 10, 4 << 10, 64 << 10, 1 << 20 };
@@ -46,6 +62,10 @@ static const struct bar bars[] = {
 	{ .work = "sendrecv", .sized = true, .size = 64 << 10, .limit = 0.6, .title = "send and receive, 64 KiB" },
 	{ .work = "life-quiet", .limit = 0.8, .title = "life of a node and its handle, to a pipe's" },
 	{ .work = "life", .limit = 0.8, .title = "the same, with its notice received" },
+	{ .work = "pass", .limit = 0.6, .title = "pass a handle, to passing an fd" },
+	{ .work = "fanout", .count = 64, .limit = 0.6, .title = "64 B to 64 peers, to 64 sends" },
+	{ .work = "scale", .count = 100000, .limit = 1.3, .title = "with 100,000 handles, to with 10" },
+	{ .work = "death", .count = 10000, .limit = 1.2, .title = "death, per holder: of 10,000, to of 1,000" },
 };
 
 static struct options {
@@ -104,10 +124,23 @@ static struct plan plan_for(size_t size)
 	};
 }
 
+/* About as many operations in a batch whatever the count is, and one round at least. */
+static struct plan plan_for_many(const struct many_work *w, size_t count)
+{
+	struct plan p = plan_for(0);
+
+	if (w->rounds_of_many) {
+		p.rounds /= 1 + count / 8;
+		if (p.rounds < 1)
+			p.rounds = 1;
+		p.warmup = p.rounds;
+	}
+	return p;
+}
+
 /* Measures the job and closes it, unless it could not be made: `error`. */
 static void run(struct result *x, struct job *j, int error)
 {
-	x->plan = plan_for(x->size);
 	if (error == 0) {
 		x->chunk = j->chunk;
 		error = measure(j, &x->plan, &x->figure);
@@ -115,37 +148,72 @@ static void run(struct result *x, struct job *j, int error)
 	}
 	x->error = error;
 	if (error && error != -ENODEV)
-		fprintf(stderr, "bus1-bench: %s of %zu bytes over %s: %s\n", x->work, x->size, x->transport,
+		fprintf(stderr, "bus1-bench: %s of %zu%s over %s: %s\n", x->work,
+			x->count ? x->count : x->size, x->count ? "" : " bytes", x->transport,
 			strerror(-error));
 }
 
-static struct result *add(const char *work, const char *transport, bool sized, size_t size)
+/* With `rival`'s ratio still to be set: it may not have run yet. */
+static struct result *add(const char *work, const char *transport, const char *rival)
 {
 	struct result *x = &report.results[report.n_results++];
 
 	if (report.n_results > ARRAY_SIZE(report.results))
 		abort();
-	*x = (struct result){ .work = work, .transport = transport, .sized = sized, .size = size };
+	*x = (struct result){ .work = work, .transport = transport, .rival = rival, .plan = plan_for(0) };
 	return x;
 }
 
-static struct result *find(const char *work, const char *transport, size_t size)
+static double ratio(const struct result *x, const struct result *to)
+{
+	return !x->error && to && !to->error ? x->figure.median / to->figure.median : 0;
+}
+
+static void set_ratios(void)
 {
 	for (size_t i = 0; i < report.n_results; i++) {
 		struct result *x = &report.results[i];
 
-		if (!strcmp(x->work, work) && !strcmp(x->transport, transport) && x->size == size)
-			return x;
+		if (x->rival)
+			x->ratio = ratio(x, report_find(&report, x->rival, "seqpacket", x->size, x->count));
+		if (x->base)
+			x->growth = ratio(x, report_find(&report, x->work, x->transport, 0, x->base));
 	}
-	return NULL;
 }
 
-static void set_ratio(struct result *x, const char *rival)
+static bool left_out(const struct many_work *w, size_t count)
 {
-	const struct result *to = find(rival, "seqpacket", x->size);
+	return opt.brief && count > w->brief_most;
+}
 
-	if (!x->error && to && !to->error)
-		x->ratio = x->figure.median / to->figure.median;
+static void run_many(const struct many_work *w)
+{
+	for (size_t c = 0; c < ARRAY_SIZE(w->counts) && w->counts[c]; c++) {
+		struct job *j = NULL;
+		struct result *x;
+		int r = -ENODEV;
+
+		if (left_out(w, w->counts[c]))
+			continue;
+		x = add(w->name, w->transport, w->base ? NULL : w->name);
+		x->count = w->counts[c];
+		x->base = w->base;
+		x->plan = plan_for_many(w, x->count);
+		if (!bus1_missing || strcmp(w->transport, "bus1"))
+			r = w->open(&j, x->count);
+		run(x, j, r);
+	}
+}
+
+/* Those of large counts only where these are run. */
+static bool has_bar(const struct bar *b)
+{
+	if (!wanted(b->work))
+		return false;
+	for (size_t w = 0; w < ARRAY_SIZE(many_works); w++)
+		if (!strcmp(many_works[w].name, b->work))
+			return !left_out(&many_works[w], b->count);
+	return true;
 }
 
 static void run_all(void)
@@ -160,19 +228,17 @@ static void run_all(void)
 		if (!wanted(work->name) || (work->touch && !opt.touch && !opt.filter))
 			continue;
 		for (size_t s = 0; s < n_sizes; s++) {
-			size_t first = report.n_results;
-
 			for (size_t t = 0; t < ARRAY_SIZE(transports); t++) {
-				struct result *x = add(work->name, transports[t]->name, true, sizes[s]);
-
+				struct result *x = add(work->name, transports[t]->name, work->name);
 				int r = -ENODEV;
 
+				x->sized = true;
+				x->size = sizes[s];
+				x->plan = plan_for(x->size);
 				if (!bus1_missing || transports[t] != &transport_bus1)
 					r = work->open(&j, transports[t], sizes[s], work->touch);
 				run(x, j, r);
 			}
-			for (; first < report.n_results; first++)
-				set_ratio(&report.results[first], work->name);
 		}
 	}
 
@@ -184,25 +250,23 @@ static void run_all(void)
 			continue;
 		if (!bus1_missing || strcmp(work->transport, "bus1"))
 			r = work->open(&j);
-		run(add(work->name, work->transport, false, 0), j, r);
+		run(add(work->name, work->transport, work->rival), j, r);
 	}
-	for (size_t w = 0; w < ARRAY_SIZE(plain_works); w++) {
-		struct result *x = find(plain_works[w].name, plain_works[w].transport, 0);
-
-		if (x)
-			set_ratio(x, plain_works[w].rival);
-	}
+	for (size_t w = 0; w < ARRAY_SIZE(many_works); w++)
+		if (wanted(many_works[w].name))
+			run_many(&many_works[w]);
+	set_ratios();
 
 	for (size_t b = 0; b < ARRAY_SIZE(bars); b++) {
-		const struct result *x = find(bars[b].work, "bus1", bars[b].size);
+		const struct result *x = report_find(&report, bars[b].work, "bus1", bars[b].size, bars[b].count);
 		struct bar *bar;
 
-		if (!wanted(bars[b].work))
+		if (!has_bar(&bars[b]))
 			continue;
 		bar = &report.bars[report.n_bars++];
 		*bar = bars[b];
-		bar->known = x && x->ratio > 0;
-		bar->ratio = bar->known ? x->ratio : 0;
+		bar->ratio = !x ? 0 : x->base ? x->growth : x->ratio;
+		bar->known = bar->ratio > 0;
 		bar->reached = bar->known && bar->ratio <= bar->limit;
 	}
 }
@@ -212,9 +276,10 @@ static int run_loop(char *spec)
 {
 	char *field[4], *end;
 	struct job *j = NULL;
+	struct plan plan;
 	size_t size;
 	unsigned long n;
-	uint64_t start = 0;
+	double each = 0;
 	int r = -EINVAL;
 
 	for (size_t i = 0; i < ARRAY_SIZE(field); i++)
@@ -228,6 +293,7 @@ static int run_loop(char *spec)
 	if (*end || !n)
 		goto usage;
 
+	plan = plan_for(size);
 	for (size_t w = 0; w < ARRAY_SIZE(sized_works); w++)
 		for (size_t t = 0; t < ARRAY_SIZE(transports); t++)
 			if (!strcmp(sized_works[w].name, field[0]) && !strcmp(transports[t]->name, field[2]))
@@ -235,17 +301,20 @@ static int run_loop(char *spec)
 	for (size_t w = 0; w < ARRAY_SIZE(plain_works); w++)
 		if (!strcmp(plain_works[w].name, field[0]) && !strcmp(plain_works[w].transport, field[2]))
 			r = plain_works[w].open(&j);
+	for (size_t w = 0; w < ARRAY_SIZE(many_works); w++)
+		if (!strcmp(many_works[w].name, field[0]) && !strcmp(many_works[w].transport, field[2])) {
+			plan = plan_for_many(&many_works[w], size);
+			r = many_works[w].open(&j, size);
+		}
 	if (r == -EINVAL && !j)
 		goto usage;
 	if (r == 0)
 		r = j->verify(j);
 	if (r == 0)
-		r = j->run(j, plan_for(size).warmup);
+		r = j->run(j, plan.warmup);
 	if (r == 0) {
 		counter_mark_begin();
-		start = counter_read();
-		r = j->run(j, n);
-		start = counter_read() - start;
+		r = measure_batch(j, n, &each);
 		counter_mark_end();
 	}
 	if (j)
@@ -254,7 +323,7 @@ static int run_loop(char *spec)
 		fprintf(stderr, "bus1-bench: %s\n", strerror(-r));
 		return 1;
 	}
-	printf("%s,%zu,%s,%lu: %.1f each\n", field[0], size, field[2], n, (double)start / (double)n);
+	printf("%s,%zu,%s,%lu: %.1f each\n", field[0], size, field[2], n, each);
 	return 0;
 
 usage:
@@ -268,17 +337,23 @@ static void usage(FILE *f)
 		"Usage: bus1-bench [OPTION...]\n"
 		"Measure what messages and capabilities cost on bus1, and on Unix sockets and pipes.\n"
 		"\n"
-		"  --short         only 64 B, 4 KiB and 64 KiB, and fewer rounds\n"
+		"  --short         only 64 B, 4 KiB and 64 KiB, no more than 1,000 handles and\n"
+		"                  holders, and fewer rounds\n"
 		"  --touch         also with both sides going through every byte\n"
 		"  --filter WORK   only these, separated by commas: sendrecv, roundtrip,\n"
-		"                  sendrecv-touch, roundtrip-touch, life, pass\n"
+		"                  sendrecv-touch, roundtrip-touch, life, pass, fanout, scale,\n"
+		"                  death\n"
 		"  --rounds N      operations in a batch (400; fewer for large payloads)\n"
 		"  --json          write JSON\n"
 		"  --check         exit with 1 if a bar is missed\n"
 		"  --loop WORK,SIZE,TRANSPORT,N\n"
 		"                  only do that N times, for a profiler; TRANSPORT is bus1,\n"
-		"                  seqpacket, stream or pipe; WORK may also be life-quiet\n"
+		"                  seqpacket, stream or pipe; WORK may also be life-quiet or\n"
+		"                  pass-new; SIZE of fanout, scale and death is how many\n"
+		"                  receivers, handles and holders there are\n"
 		"  --help          this text\n"
+		"\n"
+		"Of fanout only the sending is counted, of death only the destroying.\n"
 		"\n"
 		"Exit status: 0; 1 if something failed, brought the wrong data, or missed a bar\n"
 		"under --check; 2 for a mistake on the command line.\n");
@@ -348,6 +423,8 @@ static int parse(int argc, char **argv)
 		known |= wanted(sized_works[i].name);
 	for (size_t i = 0; i < ARRAY_SIZE(plain_works); i++)
 		known |= wanted(plain_works[i].rival);
+	for (size_t i = 0; i < ARRAY_SIZE(many_works); i++)
+		known |= wanted(many_works[i].name);
 	if (!known) {
 		fprintf(stderr, "bus1-bench: --filter %s: no such work; see --help\n", opt.filter);
 		return -EINVAL;

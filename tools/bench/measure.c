@@ -11,6 +11,29 @@ static int compare(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+void job_pause(struct job *j)
+{
+	j->uncounted -= counter_read();
+	counter_mark_pause();
+}
+
+void job_resume(struct job *j)
+{
+	counter_mark_resume();
+	j->uncounted += counter_read();
+}
+
+int measure_batch(struct job *j, unsigned long rounds, double *each)
+{
+	uint64_t before = j->uncounted, start = counter_read();
+	int r;
+
+	r = j->run(j, rounds);
+	start = counter_read() - start - (j->uncounted - before);
+	*each = (double)start / (double)rounds / (double)(j->parts ? j->parts : 1);
+	return r;
+}
+
 int measure(struct job *j, const struct plan *p, struct figure *f)
 {
 	double batch[64];
@@ -27,10 +50,7 @@ int measure(struct job *j, const struct plan *p, struct figure *f)
 		return r;
 
 	for (unsigned int i = 0; i < p->batches; i++) {
-		uint64_t start = counter_read();
-
-		r = j->run(j, p->rounds);
-		batch[i] = (double)(counter_read() - start) / (double)p->rounds;
+		r = measure_batch(j, p->rounds, &batch[i]);
 		if (r < 0)
 			return r;
 	}

@@ -73,18 +73,21 @@ static void print_cell(FILE *f, const struct result *r)
 		fprintf(f, "%18s", "-");
 	else if (r->error)
 		fprintf(f, "%18s", "failed");
-	else if (r->ratio > 0)
-		fprintf(f, "  %10s %5.2f", grouped(r->figure.median, n, sizeof(n)), r->ratio);
+	else if (r->ratio > 0 || r->growth > 0)
+		fprintf(f, "  %10s %5.2f", grouped(r->figure.median, n, sizeof(n)),
+			r->base ? r->growth : r->ratio);
 	else
 		fprintf(f, "%18s", grouped(r->figure.median, n, sizeof(n)));
 }
 
-static const struct result *find(const struct report *r, const char *work, const char *transport, size_t size)
+const struct result *report_find(const struct report *r, const char *work, const char *transport, size_t size,
+				 size_t count)
 {
 	for (size_t i = 0; i < r->n_results; i++) {
 		const struct result *x = &r->results[i];
 
-		if (!strcmp(x->work, work) && !strcmp(x->transport, transport) && x->size == size)
+		if (!strcmp(x->work, work) && !strcmp(x->transport, transport) && x->size == size &&
+		    x->count == count)
 			return x;
 	}
 	return NULL;
@@ -113,7 +116,7 @@ static void print_sized(FILE *f, const struct report *r, const char *work, const
 		}
 		fprintf(f, "%9s", size_name(x->size, n, sizeof(n)));
 		for (size_t c = 0; c < ARRAY_SIZE(columns); c++)
-			print_cell(f, find(r, work, columns[c], x->size));
+			print_cell(f, report_find(r, work, columns[c], x->size, 0));
 		fputc('\n', f);
 	}
 }
@@ -138,13 +141,43 @@ static void print_chunks(FILE *f, const struct report *r, const char *work)
 static void print_line(FILE *f, const struct report *r, const char *work, const char *transport,
 		       const char *title)
 {
-	const struct result *x = find(r, work, transport, 0);
+	const struct result *x = report_find(r, work, transport, 0, 0);
 
 	if (!x)
 		return;
 	fprintf(f, "  %-59s", title);
 	print_cell(f, x);
 	fputc('\n', f);
+}
+
+/* One table: a row a count, a column a transport that has such a work. */
+static void print_many(FILE *f, const struct report *r, const char *work, const char *title, const char *what)
+{
+	bool has[ARRAY_SIZE(columns)] = {}, any = false;
+	char n[32];
+
+	for (size_t i = 0; i < r->n_results; i++)
+		for (size_t c = 0; c < ARRAY_SIZE(columns); c++)
+			if (!strcmp(r->results[i].work, work) && !strcmp(r->results[i].transport, columns[c]))
+				has[c] = any = true;
+	if (!any)
+		return;
+	fprintf(f, "\n%s\n%9s", title, what);
+	for (size_t c = 0; c < ARRAY_SIZE(columns); c++)
+		if (has[c])
+			fprintf(f, "%18s", columns[c]);
+	fputc('\n', f);
+	for (size_t i = 0; i < r->n_results; i++) {
+		const struct result *x = &r->results[i];
+
+		if (strcmp(x->work, work) || strcmp(x->transport, "bus1"))
+			continue;
+		fprintf(f, "%9s", grouped((double)x->count, n, sizeof(n)));
+		for (size_t c = 0; c < ARRAY_SIZE(columns); c++)
+			if (has[c])
+				print_cell(f, report_find(r, work, columns[c], 0, x->count));
+		fputc('\n', f);
+	}
 }
 
 static void print_bars(FILE *f, const struct report *r)
@@ -180,17 +213,22 @@ void report_text(FILE *f, const struct report *r)
 		print_chunks(f, r, tables[i].work);
 	}
 
-	if (find(r, "life", "seqpacket", 0)) {
+	if (report_find(r, "life", "seqpacket", 0, 0)) {
 		fprintf(f, "\nThe life of one capability, in one thread\n");
 		print_line(f, r, "life", "seqpacket", "open a pipe, pass an end (SCM_RIGHTS), receive, close all");
 		print_line(f, r, "life-quiet", "bus1", "create a node, pass its handle, receive, release, destroy");
 		print_line(f, r, "life", "bus1", "the same, and receive the notice that it is unused");
 	}
-	if (find(r, "pass", "seqpacket", 0)) {
+	if (report_find(r, "pass", "seqpacket", 0, 0)) {
 		fprintf(f, "\nPassing one that exists, in one thread\n");
 		print_line(f, r, "pass", "seqpacket", "pass an fd (SCM_RIGHTS), receive, close");
-		print_line(f, r, "pass", "bus1", "pass a handle, receive, release");
+		print_line(f, r, "pass", "bus1", "pass a handle, receive, release with the next receive");
+		print_line(f, r, "pass-new", "bus1", "the same, new to the receiver each time");
 	}
+	print_many(f, r, "fanout", "One message of 64 B to many: sending it, once, or once for each", "peers");
+	print_many(f, r, "scale",
+		   "Send, look up and release, in a peer with many handles; beside it the ratio to 10", "handles");
+	print_many(f, r, "death", "Destroy a node, per holder; beside it the ratio to 1,000", "holders");
 	print_bars(f, r);
 }
 
@@ -211,6 +249,10 @@ void report_json(FILE *f, const struct report *r)
 		fprintf(f, "%s\n    {\"work\": \"%s\", \"transport\": \"%s\"", i ? "," : "", x->work, x->transport);
 		if (x->sized)
 			fprintf(f, ", \"size\": %zu, \"chunk\": %zu", x->size, x->chunk);
+		if (x->count)
+			fprintf(f, ", \"count\": %zu", x->count);
+		if (x->base)
+			fprintf(f, ", \"base\": %zu", x->base);
 		if (x->error) {
 			fprintf(f, ", \"error\": \"%s\"}", strerror(-x->error));
 			continue;
@@ -219,6 +261,8 @@ void report_json(FILE *f, const struct report *r)
 			x->figure.median, x->figure.min, x->figure.max, x->plan.batches, x->plan.rounds);
 		if (x->ratio > 0)
 			fprintf(f, ", \"ratio\": %.4f", x->ratio);
+		if (x->growth > 0)
+			fprintf(f, ", \"growth\": %.4f", x->growth);
 		fputc('}', f);
 	}
 	fprintf(f, "\n  ],\n  \"bars\": [");
@@ -228,6 +272,8 @@ void report_json(FILE *f, const struct report *r)
 		fprintf(f, "%s\n    {\"work\": \"%s\"", i ? "," : "", b->work);
 		if (b->sized)
 			fprintf(f, ", \"size\": %zu", b->size);
+		if (b->count)
+			fprintf(f, ", \"count\": %zu", b->count);
 		fprintf(f, ", \"limit\": %.2f", b->limit);
 		if (b->known)
 			fprintf(f, ", \"ratio\": %.4f, \"reached\": %s}", b->ratio, b->reached ? "true" : "false");

@@ -17,8 +17,9 @@ if ! bus1-bench --rounds 5 --touch --json >"$out"; then
 	echo "not ok $name: exit status not 0"
 	exit 1
 fi
-# 6 sizes of 4 works over 4 transports, and 5 more; all with a figure.
-if ! jq -e '[.results[] | select(.median > 0)] | length == 101' "$out" >/dev/null; then
+# 6 sizes of 4 works over 4 transports, 6 of capabilities, 8 of fan-out, 3 of scale, 4 of death; all
+# with a figure.
+if ! jq -e '[.results[] | select(.median > 0)] | length == 117' "$out" >/dev/null; then
 	jq -c '.results[] | select(.median | not)' "$out"
 	echo "not ok $name: figures are missing"
 	exit 1

@@ -5,7 +5,8 @@
  *
  * Argument out=PREFIX. At each second mark PREFIX.0, PREFIX.1 and so on get a
  * line for each block that ran since the first: address in hex, its length in
- * instructions, how often. A block that a fault leaves early counts in full,
+ * instructions, how often. What runs between two other marks, pause and resume,
+ * is left out. A block that a fault leaves early counts in full,
  * which is all that makes the sum differ from a count by icount.
  *
  * The plugin interface is declared here as far as it is used, since Debian does
@@ -53,7 +54,7 @@ struct block {
 static const uint8_t mark[] = { 0x0f, 0x1f, 0x80, 0, 's', 'u', 'b' };
 static struct block *table[1 << 16];
 static const char *out;
-static int recording;
+static int looping, recording;
 
 static int is_mark(const struct qemu_plugin_insn *insn)
 {
@@ -97,7 +98,17 @@ static void run(unsigned int cpu, void *data)
 
 static void begin(unsigned int cpu, void *data)
 {
-	recording = 1;
+	looping = recording = 1;
+}
+
+static void pause_loop(unsigned int cpu, void *data)
+{
+	recording = 0;
+}
+
+static void resume_loop(unsigned int cpu, void *data)
+{
+	recording = looping;
 }
 
 static void end(unsigned int cpu, void *data)
@@ -106,7 +117,7 @@ static void end(unsigned int cpu, void *data)
 	char name[4096];
 	FILE *f;
 
-	recording = 0;
+	looping = recording = 0;
 	snprintf(name, sizeof(name), "%s.%u", out, number++);
 	f = fopen(name, "w");
 	if (!f) {
@@ -137,6 +148,10 @@ static void translated(uint64_t id, struct qemu_plugin_tb *tb)
 			qemu_plugin_register_vcpu_insn_exec_cb(insn, begin, 0, NULL);
 		else if (which == '0')
 			qemu_plugin_register_vcpu_insn_exec_cb(insn, end, 0, NULL);
+		else if (which == 'p')
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, pause_loop, 0, NULL);
+		else if (which == 'r')
+			qemu_plugin_register_vcpu_insn_exec_cb(insn, resume_loop, 0, NULL);
 	}
 }
 
