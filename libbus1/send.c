@@ -180,6 +180,39 @@ static int explain(int r, b1_handle *to, bool sure)
 	return sure || atomic_load(&to->dead) ? -EHOSTUNREACH : r;
 }
 
+/* All but the destinations, and the parts of the payload. */
+static void set_load(struct bus1_cmd_send *cmd, const b1_outgoing *out,
+		     const struct bus1_pass *passes)
+{
+	cmd->flags = (out->flags & B1_SEND_PARTIAL ? BUS1_SEND_PARTIAL : 0) |
+		     (out->flags & B1_SEND_ORDERED ? BUS1_SEND_ORDERED : 0);
+	if (out->size) {
+		cmd->data = (uintptr_t)out->data;
+		cmd->len = out->size;
+	}
+	cmd->n_handles = (uint32_t)(out->n_handles + out->n_passes);
+	if (cmd->n_handles)
+		cmd->handles = (uintptr_t)passes;
+	cmd->n_fds = (uint32_t)out->n_fds;
+	if (cmd->n_fds)
+		cmd->fds = (uintptr_t)out->fds;
+	cmd->priority = (uint32_t)out->priority;
+}
+
+/* One of the handles that go along may be what is not known. */
+static bool any_dead(const b1_outgoing *out)
+{
+	size_t i;
+
+	for (i = 0; i < out->n_handles; i++)
+		if (atomic_load(&out->handles[i]->dead))
+			return true;
+	for (i = 0; i < out->n_passes; i++)
+		if (atomic_load(&out->passes[i].handle->dead))
+			return true;
+	return false;
+}
+
 static bool any_once(b1_handle *const *to, size_t n)
 {
 	while (n > 0)
@@ -197,9 +230,9 @@ int b1_send_sized(b1_handle *const *to, size_t n_to, const b1_outgoing *outgoing
 	struct bus1_cmd_send cmd = { 0 };
 	b1_outgoing out = { 0 };
 	void *allocated;
-	size_t i, n;
 	b1_peer *peer;
 	bool once;
+	size_t i;
 	int r;
 
 	if (!n_to)
@@ -219,34 +252,19 @@ int b1_send_sized(b1_handle *const *to, size_t n_to, const b1_outgoing *outgoing
 	if (r < 0)
 		return r;
 
-	cmd.flags = (out.flags & B1_SEND_PARTIAL ? BUS1_SEND_PARTIAL : 0) |
-		    (out.flags & B1_SEND_ORDERED ? BUS1_SEND_ORDERED : 0);
 	once = any_once(to, n_to);
-	if (once && !errors) {
+	if (once && !errors)
 		errors = own_errors;
+	if (errors)
 		memset(errors, 0, n_to * sizeof(errors[0]));
-	}
-	if (n_to == 1 && !cmd.flags && (!errors || errors == own_errors)) {
+	if (n_to == 1 && !(out.flags & ~B1_SEND_TAKE_FDS) && (!errors || errors == own_errors)) {
 		cmd.dest = dests[0];
 	} else {
 		cmd.dests = (uintptr_t)dests;
 		cmd.n_dests = (uint32_t)n_to;
 		cmd.errors = (uintptr_t)errors;
 	}
-	if (out.size) {
-		cmd.data = (uintptr_t)out.data;
-		cmd.len = out.size;
-	}
-	n = out.n_handles + out.n_passes;
-	if (n) {
-		cmd.handles = (uintptr_t)passes;
-		cmd.n_handles = (uint32_t)n;
-	}
-	if (out.n_fds) {
-		cmd.fds = (uintptr_t)out.fds;
-		cmd.n_fds = (uint32_t)out.n_fds;
-	}
-	cmd.priority = (uint32_t)out.priority;
+	set_load(&cmd, &out, passes);
 
 	if (out.n_passes)
 		start_moves(peer, &out, passes + out.n_handles);
@@ -265,7 +283,7 @@ int b1_send_sized(b1_handle *const *to, size_t n_to, const b1_outgoing *outgoing
 			r = errors[i];
 	}
 	for (i = 0; r == -ENXIO && i < n_to; i++)
-		r = explain(r, to[i], n_to == 1 && !n);
+		r = explain(r, to[i], n_to == 1 && !any_dead(&out));
 	return r;
 }
 

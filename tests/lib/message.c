@@ -291,7 +291,8 @@ TEST("MSG-2 LIB-2 multicast: all or none, or those that can")
 {
 	b1_outgoing out = { .data = "all", .size = 3 };
 	struct box boxes[3];
-	b1_handle *to[4];
+	b1_handle *to[4], *along;
+	b1_node *gone = NULL;
 	int errors[4];
 	struct pair p;
 	int i;
@@ -328,6 +329,19 @@ TEST("MSG-2 LIB-2 multicast: all or none, or those that can")
 	ERR(b1_multicast(to + 1, 1, &out, errors), EHOSTUNREACH);
 	OK(b1_multicast(to + 2, 1, &out, NULL));
 	EQ(drain(p.a), 1);
+
+	/* What is wrong with what goes along is no destination's error. */
+	OK(b1_node_new(p.b, &gone, NULL, NULL));
+	OK(b1_node_destroy(gone, 0));
+	along = b1_node_get_handle(gone);
+	out.handles = &along;
+	out.n_handles = 1;
+	memset(errors, 1, sizeof(errors));
+	ERR(b1_multicast(to + 2, 2, &out, errors), ENXIO);
+	EQ(errors[0], 0);
+	EQ(errors[1], 0);
+	ERR(b1_send(to[2], &out), ENXIO);
+	b1_node_unref(gone);
 
 	for (i = 0; i < 3; i++) {
 		box_deinit(&boxes[i]);
