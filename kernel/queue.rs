@@ -293,7 +293,6 @@ impl Queue {
 mod tests {
     use super::*;
     use crate::item::Number;
-    use kernel::list::TryNewListArc;
     use kernel::prelude::*;
     use kernel::sync::atomic::{ordering, Atomic};
 

@@ -186,53 +186,42 @@ impl<'a> Load<'a> {
     }
 }
 
-/// Where a message goes.
-struct Dest {
-    node: NodeRef,
-    /// The count of a one-shot handle, which goes with it.
-    once: Moving,
+/// The count of the one-shot handle that a message is sent through, if it is one: it goes with the
+/// message. To be taken when nothing else can stall.
+fn start_once(peer: &Arc<Peer>, id: u64, node: &NodeRef) -> Result<Moving> {
+    if !node.is_once {
+        return Ok(Moving::none());
+    }
+    if let Some(Object::Node(_)) = peer.inner.lock().ids.get(id) {
+        return Ok(Moving::none());
+    }
+    Moving::start(peer, 1, core::iter::once(id)).map_err(|e| {
+        // The last count may be on its way with another message.
+        match peer.inner.lock().resolve(id) {
+            Ok(_) => ehostunreach(),
+            Err(_) => e,
+        }
+    })
 }
 
-impl Dest {
-    fn resolve(peer: &Arc<Peer>, id: u64) -> Result<Self> {
-        let inner = peer.inner.lock();
-        let node = inner.resolve(id)?.clone();
-        let is_handle = node.is_once && matches!(inner.ids.get(id), Some(Object::Handle(_)));
-        drop(inner);
-        let once = if is_handle {
-            // The last count may be on its way with another message already.
-            Moving::start(peer, 1, core::iter::once(id)).map_err(|e| {
-                if peer.inner.lock().resolve(id).is_ok() {
-                    ehostunreach()
-                } else {
-                    e
-                }
-            })?
-        } else {
-            Moving::none()
-        };
-        Ok(Self { node, once })
-    }
-
-    /// The message is sent.
-    fn finish(node: &NodeRef, once: Moving) {
-        if node.is_once {
-            drop(once.finish());
-            finish_spent(node);
-        }
+/// The message is sent.
+fn finish_once(node: &NodeRef, count: Moving) {
+    if node.is_once {
+        drop(count.finish());
+        finish_spent(node);
     }
 }
 
 fn send_one(peer: &Arc<Peer>, dest: u64, mut load: Load<'_>) -> Result {
-    let dest = Dest::resolve(peer, dest)?;
-    let draft = load.prepare(dest.node.clone())?;
+    let node = peer.inner.lock().resolve(dest)?.clone();
+    let draft = load.prepare(node.clone())?;
     let moving = load.start_moves(peer)?;
-    let waiter = draft.link(None)?;
-    if let Some(waiter) = waiter {
+    let once = start_once(peer, dest, &node)?;
+    if let Some(waiter) = draft.link(None)? {
         waiter.wake();
     }
     drop(moving.finish());
-    Dest::finish(&dest.node, dest.once);
+    finish_once(&node, once);
     note_all_passed(peer, &load.grants);
     Ok(())
 }
@@ -272,38 +261,34 @@ fn find_many(peer: &Arc<Peer>, dests: &[u64]) -> Result<KVVec<Fate>> {
 }
 
 /// Makes the messages.
-fn prepare_many(
-    peer: &Arc<Peer>,
-    dests: &[u64],
-    fates: &mut [Fate],
-    load: &mut Load<'_>,
-) -> Result<KVVec<Spent>> {
-    let mut spent = KVVec::new();
-    for (dest, fate) in fates.iter_mut().enumerate() {
-        let node = match mem::replace(fate, Fate::Failed(EAGAIN)) {
-            Fate::Found(node) => node,
-            other => {
-                *fate = other;
-                continue;
-            }
-        };
-        if node.is_once {
-            match Dest::resolve(peer, dests[dest]) {
-                Ok(Dest { once: count, .. }) => {
-                    spent.push(Spent { dest, count }, GFP_KERNEL_ACCOUNT)?;
-                }
-                Err(e) => {
-                    *fate = Fate::Failed(e);
-                    continue;
-                }
-            }
-        }
-        *fate = match load.prepare(node) {
-            Ok(draft) => Fate::Ready(draft),
-            Err(e) if is_dest_error(e) => Fate::Failed(e),
-            Err(e) => return Err(e),
+fn prepare_many(fates: &mut [Fate], load: &mut Load<'_>) -> Result {
+    for fate in fates {
+        *fate = match mem::replace(fate, Fate::Failed(EAGAIN)) {
+            Fate::Found(node) => match load.prepare(node) {
+                Ok(draft) => Fate::Ready(draft),
+                Err(e) if is_dest_error(e) => Fate::Failed(e),
+                Err(e) => return Err(e),
+            },
+            other => other,
         };
         crate::bridge::resched();
+    }
+    Ok(())
+}
+
+/// Takes the counts of the one-shot handles among the destinations.
+fn start_many(peer: &Arc<Peer>, dests: &[u64], fates: &mut [Fate]) -> Result<KVVec<Spent>> {
+    let mut spent = KVVec::new();
+    for (dest, (id, fate)) in dests.iter().zip(fates).enumerate() {
+        match fate {
+            Fate::Ready(draft) if draft.node().is_once => {
+                match start_once(peer, *id, draft.node()) {
+                    Ok(count) => spent.push(Spent { dest, count }, GFP_KERNEL_ACCOUNT)?,
+                    Err(e) => *fate = Fate::Failed(e),
+                }
+            }
+            _ => (),
+        }
     }
     Ok(spent)
 }
@@ -333,8 +318,10 @@ fn send_many(peer: &Arc<Peer>, cmd: &bus1_cmd_send, mut load: Load<'_>) -> Resul
     }
     let commit = Commit::new()?;
     let mut fates = find_many(peer, &dests)?;
-    let spent = prepare_many(peer, &dests, &mut fates, &mut load)?;
+    prepare_many(&mut fates, &mut load)?;
     check(cmd, &fates, partial)?;
+    // From here on the caller's memory is not touched until all is sent, or taken back.
+    let spent = start_many(peer, &dests, &mut fates)?;
     let moving = load.start_moves(peer)?;
 
     // From the first link to the commit, or until all is taken back (ORD-4).
@@ -348,16 +335,12 @@ fn send_many(peer: &Arc<Peer>, cmd: &bus1_cmd_send, mut load: Load<'_>) -> Resul
     if n_linked == 0 || (n_linked < n && !partial) {
         fates.iter().for_each(take_back);
         drop(sequence);
+        drop((spent, moving));
         return check(cmd, &fates, partial);
     }
     commit.set();
     drop(sequence);
 
-    let told = if n_linked < n {
-        check(cmd, &fates, partial)
-    } else {
-        Ok(())
-    };
     for fate in &fates {
         if let Fate::Linked(message) = fate {
             let owner = &message.node.owner;
@@ -372,13 +355,16 @@ fn send_many(peer: &Arc<Peer>, cmd: &bus1_cmd_send, mut load: Load<'_>) -> Resul
     }
     for Spent { dest, count } in spent {
         // Of those that failed the count comes back.
-        if let Fate::Linked(message) = &fates[dest] {
-            Dest::finish(&message.node, count);
+        if let Some(Fate::Linked(message)) = fates.get(dest) {
+            finish_once(&message.node, count);
         }
     }
     drop(moving.finish());
     note_all_passed(peer, &load.grants);
-    told
+    if n_linked < n {
+        return check(cmd, &fates, partial);
+    }
+    Ok(())
 }
 
 /// What was linked was not sent after all.
