@@ -2,8 +2,11 @@
 /* What takes many: EDQUOT, and queues that are longer than a queue may be. */
 #include "raw.h"
 
+#include <sched.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <time.h>
 #include <unistd.h>
 
 enum { MOST = 1 << 18 };		/* more than any limit */
@@ -203,4 +206,61 @@ TEST_TIMEOUT("OBJ-10 more notices than a queue takes messages", 120)
 		OK(ids_cmd(&a, BUS1_CMD_NODE_DESTROY, 0, n + i, BUS1_MAX_IDS));
 	EQ(drain(&b), n_nodes - (n_nodes / 2 + BUS1_MAX_IDS - 1) / BUS1_MAX_IDS * BUS1_MAX_IDS);
 	NOTHING(&a);
+}
+
+struct beside {
+	u64 looks;
+	bool stop;
+};
+
+/* Gets on, on the processor on which the node is destroyed. */
+static void get_on(void *arg)
+{
+	struct beside *t = arg;
+
+	while (!__atomic_load_n(&t->stop, __ATOMIC_RELAXED)) {
+		__atomic_add_fetch(&t->looks, 1, __ATOMIC_RELAXED);
+		sched_yield();
+	}
+}
+
+TEST_TIMEOUT("OBJ-8 OBJ-10 a node with ten thousand holders dies, and others get on meanwhile", 400)
+{
+	enum { HOLDERS = 10000 };
+	struct rlimit limit = { HOLDERS + 100, HOLDERS + 100 };
+	struct peer a = peer_new(0), *holders = calloc(HOLDERS, sizeof(*holders));
+	u64 n = node_new(&a, 1), *ids = calloc(HOLDERS, sizeof(*ids)), before;
+	struct timespec from, to;
+	struct beside t = {};
+	struct test_thread thread;
+	cpu_set_t cpu;
+
+	CHECK(holders && ids);
+	if (geteuid() || setrlimit(RLIMIT_NOFILE, &limit))
+		SKIP("only for who may have that many files");
+	CPU_ZERO(&cpu);
+	CPU_SET(0, &cpu);
+	OK(SYS(sched_setaffinity(0, sizeof(cpu), &cpu)));
+	for (int i = 0; i < HOLDERS; i++) {
+		holders[i] = peer_new(0);
+		ids[i] = grant(&a, n, &holders[i]);
+	}
+	test_start(&thread, get_on, &t);
+	before = __atomic_load_n(&t.looks, __ATOMIC_RELAXED);
+	clock_gettime(CLOCK_MONOTONIC, &from);
+	OK(destroy(&a, n));
+	clock_gettime(CLOCK_MONOTONIC, &to);
+	/* Several times what one has the processor for. */
+	if ((to.tv_sec - from.tv_sec) * 1000000000LL + to.tv_nsec - from.tv_nsec > 50000000)
+		GT(__atomic_load_n(&t.looks, __ATOMIC_RELAXED), before);
+	__atomic_store_n(&t.stop, true, __ATOMIC_RELAXED);
+	test_join(&thread);
+	for (int i = 0; i < HOLDERS; i++) {
+		GOT_DEAD(&holders[i], ids[i]);
+		ERR(send_str(&holders[i], ids[i], "x"), EHOSTUNREACH);
+		peer_close(&holders[i]);
+	}
+	NOTHING(&a);
+	free(holders);
+	free(ids);
 }
