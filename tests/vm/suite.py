@@ -58,12 +58,11 @@ class Tally:
             for failure in self.failures:
                 say("  " + failure)
         if self.skips:
-            say("skipped:")
+            say(f"skipped, {self.skipped}:")
             for skip in self.skips:
                 say("  " + skip)
         sys.stderr.flush()
-        line = f"{self.passed} passed, {len(self.failures)} failed"
-        print(line + (f", {self.skipped} skipped" if self.skipped else ""), flush=True)
+        print(f"{self.passed} passed, {len(self.failures)} failed", flush=True)
         return 1 if self.failures or not self.passed else 0
 
 
