@@ -88,6 +88,7 @@ pub(crate) struct Node {
     _counted: Counted,
 }
 
+// SAFETY: The one type of that tag.
 unsafe impl Deliver for Node {
     const TAG: Tag = Tag::Node;
 }

@@ -74,7 +74,7 @@ pub(crate) fn write<T: Plain>(addr: u64, value: &T) -> Result {
 pub(crate) fn copy_in(to: &mut [MaybeUninit<u8>], from: u64) -> Result {
     let place = to.as_mut_ptr().cast();
     // SAFETY: The place is valid for that many bytes. The address is checked by the call.
-    let left = unsafe { bindings::_copy_from_user(place, ptr(from).as_const_ptr(), to.len() as _) };
+    let left = unsafe { bindings::_copy_from_user(place, ptr(from).as_const_ptr(), to.len()) };
     if left == 0 {
         Ok(())
     } else {
@@ -87,7 +87,7 @@ pub(crate) fn copy_in(to: &mut [MaybeUninit<u8>], from: u64) -> Result {
 pub(crate) fn copy_out(to: u64, from: &[u8]) -> Result {
     let place = from.as_ptr().cast();
     // SAFETY: The bytes are initialised. The address is checked by the call.
-    let left = unsafe { bindings::_copy_to_user(ptr(to).as_mut_ptr(), place, from.len() as _) };
+    let left = unsafe { bindings::_copy_to_user(ptr(to).as_mut_ptr(), place, from.len()) };
     if left == 0 {
         Ok(())
     } else {
