@@ -47,27 +47,19 @@ impl Moving {
         Ok(moving)
     }
 
-    /// They are released, at one instant.
-    pub(crate) fn release(self) -> Result {
-        if self.handles.len() <= 1 {
-            drop(self.finish());
-            return Ok(());
-        }
-        let commit = Commit::new()?;
-        let mut told: KVVec<Told> = KVVec::with_capacity(self.handles.len(), GFP_KERNEL_ACCOUNT)?;
-        // Nothing fails from here on.
-        self.finish().for_each(|r| {
-            // Within the room there is.
-            if let Some(t) = r.leave(Some(&commit)) {
-                let _ = told.push_within_capacity(t);
-            }
-        });
-        commit.set();
-        for t in &told {
-            t.settle();
-            t.wake();
-        }
-        Ok(())
+    /// They are to be released. ENOMEM.
+    pub(crate) fn releasing(self) -> Result<Releasing> {
+        let n = self.handles.len();
+        let several = if n > 1 {
+            let told = KVVec::with_capacity(n, GFP_KERNEL_ACCOUNT)?;
+            Some((Commit::new()?, told))
+        } else {
+            None
+        };
+        Ok(Releasing {
+            moving: self,
+            several,
+        })
     }
 
     /// They are gone. The handles of which they were the last are returned.
@@ -105,6 +97,35 @@ impl Drop for Moving {
         if is_told {
             // Their notices waited.
             first.peer.wake();
+        }
+    }
+}
+
+/// Counts that are to be released, with all that it takes to do so. As with [`Moving`], they come back
+/// on drop.
+pub(crate) struct Releasing {
+    moving: Moving,
+    /// If there are several: the instant for all, and room for the owners.
+    several: Option<(Arc<Commit>, KVVec<Told>)>,
+}
+
+impl Releasing {
+    /// They are released, at one instant.
+    pub(crate) fn finish(self) {
+        let retired = self.moving.finish();
+        let Some((commit, mut told)) = self.several else {
+            return drop(retired);
+        };
+        retired.for_each(|r| {
+            // Within the room there is.
+            if let Some(t) = r.leave(Some(&commit)) {
+                let _ = told.push_within_capacity(t);
+            }
+        });
+        commit.set();
+        for t in &told {
+            t.settle();
+            t.wake();
         }
     }
 }

@@ -238,7 +238,10 @@ pub(crate) fn release(peer: &Arc<Peer>, cmd: &bus1_cmd_ids) -> Result {
         drop(retired);
         return Ok(());
     }
-    Moving::start(peer, ids.len(), ids.iter().copied())?.release()
+    Moving::start(peer, ids.len(), ids.iter().copied())?
+        .releasing()?
+        .finish();
+    Ok(())
 }
 
 pub(crate) fn release_slices(peer: &Arc<Peer>, cmd: &bus1_cmd_ids) -> Result {

@@ -134,11 +134,14 @@ fn give_back(peer: &Arc<Peer>, call: &Call<'_>) -> Result<GiveBack> {
     let handles: Several<u64> = user::read_several(call.cmd.drop, n_drop as usize)?;
     call.write_given(0, 0)?;
     Moving::start(peer, handles.len(), handles.iter().copied())
-        .and_then(|moving| {
+        .and_then(Moving::releasing)
+        .and_then(|releasing| {
             if !slices.is_empty() {
                 peer.release_slices(&slices)?;
             }
-            moving.release()
+            // Nothing fails from here on.
+            releasing.finish();
+            Ok(())
         })
         .inspect_err(|_| call.restore_given())?;
     Ok(GiveBack::NOTHING)
