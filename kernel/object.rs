@@ -37,8 +37,7 @@ pub(crate) fn create(peer: &Arc<Peer>, cmd: &mut bus1_cmd_node) -> Result {
     Ok(())
 }
 
-/// Returns whether there is a new facet.
-pub(crate) fn mint(peer: &Arc<Peer>, cmd: &mut bus1_cmd_mint) -> Result<bool> {
+pub(crate) fn mint(peer: &Arc<Peer>, cmd: &mut bus1_cmd_mint) -> Result {
     let once = cmd.flags & u64::from(abi::BUS1_MINT_ONCE) != 0;
     if cmd.flags & !u64::from(abi::BUS1_MINT_ONCE) != 0 || cmd.id != 0 {
         return Err(EINVAL);
@@ -46,9 +45,8 @@ pub(crate) fn mint(peer: &Arc<Peer>, cmd: &mut bus1_cmd_mint) -> Result<bool> {
     if cmd.badge == 0 && !once {
         return Err(EINVAL);
     }
-    let (id, is_new) = peer.mint(cmd.node, cmd.badge, once)?;
-    cmd.id = id;
-    Ok(is_new)
+    cmd.id = peer.mint(cmd.node, cmd.badge, once)?;
+    Ok(())
 }
 
 pub(crate) fn setup(peer: &Arc<Peer>, cmd: &bus1_cmd_setup) -> Result {
@@ -62,7 +60,7 @@ pub(crate) fn setup(peer: &Arc<Peer>, cmd: &bus1_cmd_setup) -> Result {
     Ok(())
 }
 
-/// Takes back [`create`] and [`mint`]: the caller could not be told the id.
+/// Takes back [`create`]: the caller could not be told the id.
 pub(crate) fn uncreate(peer: &Arc<Peer>, id: u64) {
     let _ = destroy_ids(peer, &[id], 0);
 }

@@ -340,8 +340,8 @@ impl Peer {
     }
 
     /// Makes a facet of the node with an id, or finds the one there is, if it is not to be one-shot.
-    /// Returns its id, and whether it was made.
-    pub(crate) fn mint(&self, id: u64, badge: u64, is_once: bool) -> Result<(u64, bool)> {
+    /// Returns its id.
+    pub(crate) fn mint(&self, id: u64, badge: u64, is_once: bool) -> Result<u64> {
         let mut growth = None;
         let mut spare: Option<(NodeRef, RBTreeNodeReservation<FacetKey, NodeRef>)> = None;
         loop {
@@ -354,7 +354,7 @@ impl Peer {
             };
             if !is_once {
                 if let Some(facet) = inner.facets.get(&(addr(&base), badge, 0)) {
-                    return Ok((facet.id.load(Relaxed), false));
+                    return Ok(facet.id.load(Relaxed));
                 }
             }
             if inner.nodes >= MAX_NODES {
@@ -373,7 +373,7 @@ impl Peer {
                     if let Some(key) = facet_key(&facet) {
                         inner.facets.insert(tree.into_node(key, facet));
                     }
-                    return Ok((id, true));
+                    return Ok(id);
                 }
             }
             drop(inner);
