@@ -91,16 +91,11 @@ impl GiveBack {
             return give_back(peer, call);
         }
         let mut back = Self::NOTHING;
-        for (n, place, id) in [
-            (n_release, call.cmd.release, &mut back.slice),
-            (n_drop, call.cmd.drop, &mut back.handle),
-        ] {
-            if n != 0 {
-                *id = user::read_u64(place)?;
-                if *id == 0 {
-                    return Err(ENXIO);
-                }
-            }
+        if n_release != 0 {
+            back.slice = read_id(call.cmd.release)?;
+        }
+        if n_drop != 0 {
+            back.handle = read_id(call.cmd.drop)?;
         }
         // First, to be told before anything is done if it can not be written.
         call.write_given(0, 0)?;
@@ -126,8 +121,18 @@ impl GiveBack {
     }
 }
 
-/// Gives any number of ids back.
+/// An id that may be one: 0 is none.
+#[inline]
+fn read_id(place: u64) -> Result<u64> {
+    match user::read_u64(place)? {
+        0 => Err(ENXIO),
+        id => Ok(id),
+    }
+}
+
+/// Gives any number of ids back. By itself, so that the common case has a small frame.
 #[cold]
+#[inline(never)]
 fn give_back(peer: &Arc<Peer>, call: &Call<'_>) -> Result<GiveBack> {
     let (n_release, n_drop) = (call.cmd.n_release, call.cmd.n_drop);
     let slices: Several<u64> = user::read_several(call.cmd.release, n_release as usize)?;
