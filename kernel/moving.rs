@@ -124,7 +124,7 @@ impl Releasing {
         });
         commit.set();
         for t in &told {
-            t.settle();
+            t.settle(&commit);
             t.wake();
         }
     }

@@ -289,9 +289,10 @@ pub(crate) fn tell(mut list: HandleList, commit: Option<&Arc<Commit>>, told: &mu
 }
 
 /// After the commit flag was set.
-pub(crate) fn settle_told(told: &mut HandleList) {
+pub(crate) fn settle_told(told: &mut HandleList, commit: &Arc<Commit>) {
     while let Some(handle) = told.pop_front() {
-        handle.peer.inner.lock().queue.settle(&**handle.as_arc());
+        let item = &**handle.as_arc();
+        handle.peer.inner.lock().queue.settle(item, commit);
         handle.peer.wake();
         crate::bridge::resched();
     }
@@ -401,11 +402,12 @@ impl Grant {
 pub(crate) struct Told(NodeRef);
 
 impl Told {
-    pub(crate) fn settle(&self) {
+    /// The base may have been told by someone else, with another flag.
+    pub(crate) fn settle(&self, commit: &Arc<Commit>) {
         let mut owner = self.0.owner.inner.lock();
-        owner.queue.settle(&*self.0);
+        owner.queue.settle(&*self.0, commit);
         if let Some(base) = &self.0.base {
-            owner.queue.settle(&**base);
+            owner.queue.settle(&**base, commit);
         }
     }
 

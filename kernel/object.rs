@@ -181,11 +181,11 @@ fn destroy_ids(peer: &Arc<Peer>, ids: &[u64], flags: u64) -> Result {
         tell_holders(node, Some(&commit), &mut told);
     }
     commit.set();
-    settle_told(&mut told);
+    settle_told(&mut told, &commit);
     if is_told {
         for node in &nodes {
             if let Some(base) = &node.base {
-                peer.inner.lock().queue.settle(&**base);
+                peer.inner.lock().queue.settle(&**base, &commit);
             }
         }
         peer.wake();

@@ -106,9 +106,22 @@ impl Queue {
         self.len += 1;
     }
 
-    /// After the commit flag was set: spares receivers to look at it.
+    /// After the commit flag was set: spares receivers to look at it. Nothing happens if the item is
+    /// not there any more, or there again with another flag.
     #[inline]
-    pub(crate) fn settle<T: ?Sized>(&mut self, item: &Item<T>)
+    pub(crate) fn settle<T: ?Sized>(&mut self, item: &Item<T>, commit: &Arc<Commit>)
+    where
+        Item<T>: AsDyn,
+    {
+        let own = self.state(item).commit.as_ref();
+        if own.is_some_and(|own| Arc::ptr_eq(own, commit)) {
+            self.unpend(item);
+        }
+    }
+
+    /// The item does not wait for a flag, if it did.
+    #[inline]
+    fn unpend<T: ?Sized>(&mut self, item: &Item<T>)
     where
         Item<T>: AsDyn,
     {
@@ -123,7 +136,7 @@ impl Queue {
     where
         Item<T>: AsDyn,
     {
-        self.settle(item);
+        self.unpend(item);
         let state = self.state(item);
         if !state.queued {
             return None;
@@ -346,7 +359,7 @@ mod tests {
         commit.set();
         assert_eq!(next(&mut q), Some(2));
         assert_eq!(next(&mut q), Some(3));
-        q.settle(&b);
+        q.settle(&b, &commit);
         assert_eq!(q.len(), 0);
         Ok(())
     }
@@ -360,7 +373,7 @@ mod tests {
             q.push_pending(entry(i)?, 0, &commit);
         }
         assert!(q.remove(&a).is_some());
-        q.settle(&b);
+        q.settle(&b, &commit);
         assert_eq!(next(&mut q), Some(2));
         drop(q.close());
         assert!(q.pending.is_empty());
@@ -372,6 +385,22 @@ mod tests {
         assert_eq!(next(&mut q), Some(2));
         assert_eq!(next(&mut q), Some(3));
         assert!(q.pending.is_empty());
+        Ok(())
+    }
+
+    #[test]
+    fn only_its_own_flag_settles_an_item() -> Result {
+        let mut q = Queue::new();
+        let a = number(1)?;
+        let (own, other) = (Commit::new()?, Commit::new()?);
+        q.push_pending(entry(&a)?, 0, &own);
+        other.set();
+        q.settle(&a, &other);
+        assert_eq!(next(&mut q), None);
+        own.set();
+        q.settle(&a, &own);
+        assert!(q.pending.is_empty());
+        assert_eq!(next(&mut q), Some(1));
         Ok(())
     }
 

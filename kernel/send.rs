@@ -345,7 +345,7 @@ fn send_many(peer: &Arc<Peer>, cmd: &bus1_cmd_send, mut load: Load<'_>) -> Resul
         if let Fate::Linked(message) = fate {
             let owner = &message.node.owner;
             let mut inner = owner.inner.lock();
-            inner.queue.settle(&**message);
+            inner.queue.settle(&**message, &commit);
             let is_waited = owner.wait.is_active();
             drop(inner);
             if is_waited {
