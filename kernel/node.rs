@@ -190,10 +190,11 @@ impl Node {
     }
 
     /// Nothing is to be noted when it is passed on. Asked by who has a strong use, so that it stays
-    /// so.
+    /// so. Of a facet its base may have been told of while its own notice was in a receiver's hand.
     #[inline]
     pub(crate) fn is_in_use(&self) -> bool {
-        self.in_use.load(Relaxed)
+        let base = self.base.as_ref();
+        self.in_use.load(Relaxed) && base.is_none_or(|b| b.in_use.load(Relaxed))
     }
 
     /// It gets a user. Only with the owner's lock held can that be the first one.

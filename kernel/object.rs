@@ -354,7 +354,6 @@ pub(crate) fn transfer(peer: &Arc<Peer>, cmd: &bus1_cmd_transfer) -> Result {
 #[inline]
 pub(crate) fn note_all_passed(peer: &Arc<Peer>, grants: &[Grant]) {
     for grant in grants {
-        // The base of a facet in use is in use.
         if Arc::ptr_eq(&grant.node().owner, peer) && !grant.node().is_in_use() {
             grant.note_passed();
         }
