@@ -153,7 +153,7 @@ impl<'a> Load<'a> {
         })
     }
 
-    /// A message to a node, with everything that it needs.
+    /// A message to a node, with all that may take the caller's memory or time.
     fn prepare(&mut self, node: NodeRef) -> Result<Draft> {
         let mut stamp = None;
         if node.root().wants_creds {
@@ -167,12 +167,17 @@ impl<'a> Load<'a> {
             draft.set_baggage(Baggage::new(&self.files, stamp)?);
         }
         draft.fill(self.payload)?;
-        // Last: what is announced should not wait for the sender's memory.
+        Ok(draft)
+    }
+
+    /// Announces the handles to the receiver. When all of the caller's memory has been read, for all
+    /// destinations: what is announced and does not come is in the receiver's way.
+    fn announce(&self, draft: &mut Draft) -> Result {
         if !self.grants.is_empty() {
             let passed = PassedList::admit(&draft.node().owner, &self.grants)?;
             draft.set_passed(passed);
         }
-        Ok(draft)
+        Ok(())
     }
 
     /// Takes the counts that are to move.
@@ -214,7 +219,8 @@ fn finish_once(node: &NodeRef, count: Moving) {
 
 fn send_one(peer: &Arc<Peer>, dest: u64, mut load: Load<'_>) -> Result {
     let node = peer.inner.lock().resolve(dest)?.clone();
-    let draft = load.prepare(node.clone())?;
+    let mut draft = load.prepare(node.clone())?;
+    load.announce(&mut draft)?;
     let moving = load.start_moves(peer)?;
     let once = start_once(peer, dest, &node)?;
     if let Some(waiter) = draft.link(None)? {
@@ -276,6 +282,24 @@ fn prepare_many(fates: &mut [Fate], load: &mut Load<'_>) -> Result {
     Ok(())
 }
 
+/// Announces the handles to all that are ready.
+fn announce_many(fates: &mut [Fate], load: &Load<'_>) -> Result {
+    if load.grants.is_empty() {
+        return Ok(());
+    }
+    for fate in fates {
+        if let Fate::Ready(draft) = fate {
+            match load.announce(draft) {
+                Ok(()) => (),
+                Err(e) if is_dest_error(e) => *fate = Fate::Failed(e),
+                Err(e) => return Err(e),
+            }
+            crate::bridge::resched();
+        }
+    }
+    Ok(())
+}
+
 /// Takes the counts of the one-shot handles among the destinations.
 fn start_many(peer: &Arc<Peer>, dests: &[u64], fates: &mut [Fate]) -> Result<KVVec<Spent>> {
     let mut spent = KVVec::new();
@@ -321,6 +345,7 @@ fn send_many(peer: &Arc<Peer>, cmd: &bus1_cmd_send, mut load: Load<'_>) -> Resul
     prepare_many(&mut fates, &mut load)?;
     check(cmd, &fates, partial)?;
     // From here on the caller's memory is not touched until all is sent, or taken back.
+    announce_many(&mut fates, &load)?;
     let spent = start_many(peer, &dests, &mut fates)?;
     let moving = load.start_moves(peer)?;
 
