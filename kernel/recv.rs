@@ -104,16 +104,21 @@ impl GiveBack {
         Ok(back)
     }
 
-    /// Returns a handle that is gone.
-    #[inline]
-    fn apply(self, peer: &Peer, inner: &mut Inner) -> Result<Option<Retired>> {
-        if self.handle == 0 {
-            return if self.slice == 0 || peer.release_slice(inner, self.slice) {
-                Ok(None)
-            } else {
-                Err(ENXIO)
-            };
+    /// A handle that is gone by that becomes `retired`.
+    #[inline(always)]
+    fn apply(self, peer: &Peer, inner: &mut Inner, retired: &mut Option<Retired>) -> Result {
+        if self.handle != 0 {
+            *retired = self.apply_handle(peer, inner)?;
+            return Ok(());
         }
+        if self.slice == 0 || peer.release_slice(inner, self.slice) {
+            Ok(())
+        } else {
+            Err(ENXIO)
+        }
+    }
+
+    fn apply_handle(self, peer: &Peer, inner: &mut Inner) -> Result<Option<Retired>> {
         let handle = inner.handle(self.handle)?;
         if self.slice != 0 && !peer.release_slice(inner, self.slice) {
             return Err(ENXIO);
@@ -188,14 +193,12 @@ fn take_one(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<boo
     let mut garbage = List::new();
     let mut needed = 0;
     let mut inner = peer.inner.lock();
-    let retired = match back.apply(peer, &mut inner) {
-        Ok(retired) => retired,
-        Err(e) => {
-            drop(inner);
-            call.restore_given();
-            return Err(e);
-        }
-    };
+    let mut retired = None;
+    if let Err(e) = back.apply(peer, &mut inner, &mut retired) {
+        drop(inner);
+        call.restore_given();
+        return Err(e);
+    }
     if !inner.writable.is_empty() {
         peer.unlock_room(inner);
         drop(retired);
@@ -267,17 +270,14 @@ fn too_small(peer: &Arc<Peer>, call: &Call<'_>, needed: usize) -> Error {
 /// Receives what is there, drops it, or shows it. False if there is nothing.
 fn take_many(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<bool> {
     let mut inner = peer.inner.lock();
-    match back.apply(peer, &mut inner) {
-        Ok(retired) => {
-            peer.unlock_room(inner);
-            drop(retired);
-        }
-        Err(e) => {
-            drop(inner);
-            call.restore_given();
-            return Err(e);
-        }
+    let mut retired = None;
+    if let Err(e) = back.apply(peer, &mut inner, &mut retired) {
+        drop(inner);
+        call.restore_given();
+        return Err(e);
     }
+    peer.unlock_room(inner);
+    drop(retired);
     if call.has(abi::BUS1_RECV_PEEK) {
         return peek(peer, call);
     }
