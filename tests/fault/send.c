@@ -667,3 +667,66 @@ FORM("send to two, with handles", .fails = SLAB | COPY, .setup = two_with_handle
 FORM("send to two, with files and a stamp", .fails = SLAB | COPY, .setup = two_with_files,
      .check = both_got_files)
 FORM("send to several one-shots", .fails = SLAB | COPY, .setup = two_onces, .check = both_spent)
+
+/* Where there is no room. */
+
+static void no_room(void)
+{
+	int r;
+
+	while (!(r = send_data(&w.s, w.to_r, w.data, 3000)))
+		w.id[0]++;
+	ERR(r, EAGAIN);
+	send_of(w.to_r, 3000);
+}
+
+static void no_room_notice(void)
+{
+	no_room();
+	w.cmd.send.flags = BUS1_SEND_NOTIFY;
+}
+
+/* Until a moment that is past. */
+static void no_room_wait(void)
+{
+	no_room();
+	w.cmd.send.flags = BUS1_SEND_WAIT;
+	w.cmd.send.deadline = 1;
+}
+
+static int finds_no_room(void)
+{
+	int r = raw(w.on, w.number, &w.cmd);
+
+	if (w.cmd.send.flags & BUS1_SEND_NOTIFY)
+		return r == -EAGAIN ? 0 : r ? r : -EEXIST;
+	return r == -ETIMEDOUT ? 0 : r ? r : -EEXIST;
+}
+
+static void room_came(void)
+{
+	for (u64 i = 0; i < w.id[0]; i++)
+		GOT(&w.r, w.nr, 3000);
+	NOTHING(&w.r);
+}
+
+static void told_of_room(void)
+{
+	NOTHING(&w.s);
+	room_came();
+	OK(recv_now(&w.s, &w.in));
+	EQ(w.in.m.type, BUS1_MSG_WRITABLE);
+	EQ(w.in.m.id, w.to_r);
+	NOTHING(&w.s);
+}
+
+static void not_told(void)
+{
+	room_came();
+	NOTHING(&w.s);
+}
+
+FORM("send that finds no room, with a notice", .fails = SLAB | COPY, .setup = no_room_notice,
+     .run = finds_no_room, .check = told_of_room)
+FORM("send that waits for room", .fails = SLAB | COPY, .setup = no_room_wait,
+     .run = finds_no_room, .check = not_told)
