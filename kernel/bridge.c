@@ -230,10 +230,14 @@ struct bus1_stamp *bus1_stamp_new(void)
 	struct bus1_stamp *stamp;
 	struct lsm_prop prop;
 	u32 len = 0;
+	int r;
 
 	security_current_getlsmprop_subj(&prop);
-	if (security_lsmprop_to_secctx(&prop, &context, LSM_ID_UNDEF) >= 0 &&
-	    context.context)
+	r = security_lsmprop_to_secctx(&prop, &context, LSM_ID_UNDEF);
+	/* A label that there is is not left out: receivers may rely on it. */
+	if (r == -ENOMEM)
+		return NULL;
+	if (r >= 0 && context.context)
 		len = strnlen(context.context, context.len);
 	stamp = kmalloc(struct_size(stamp, label, len), GFP_KERNEL_ACCOUNT);
 	if (stamp) {

@@ -422,8 +422,15 @@ impl Peer {
     }
 
     /// Makes a facet of the node with an id, or finds the one there is, if it is not to be one-shot.
-    /// Returns its id.
-    pub(crate) fn mint(&self, id: u64, badge: u64, is_once: bool) -> Result<u64> {
+    /// `tell` is given its id before it is there: if that fails nothing has happened.
+    pub(crate) fn mint(
+        &self,
+        id: u64,
+        badge: u64,
+        is_once: bool,
+        mut tell: impl FnMut(u64) -> Result,
+    ) -> Result {
+        let mut told = 0;
         let mut growth = None;
         let mut spare: Option<(NodeRef, RBTreeNodeReservation<FacetKey, NodeRef>)> = None;
         loop {
@@ -436,7 +443,9 @@ impl Peer {
             };
             if !is_once {
                 if let Some(facet) = inner.facets.get(&(addr(&base), badge, 0)) {
-                    return Ok(facet.id.load(Relaxed));
+                    let id = facet.id.load(Relaxed);
+                    drop(inner);
+                    return if id == told { Ok(()) } else { tell(id) };
                 }
             }
             if inner.nodes >= self.user.max_of_peer(Limit::Nodes) {
@@ -447,6 +456,14 @@ impl Peer {
             }
             let need = inner.ids.growth(2);
             if let (None, Some(id)) = (need, inner.ids.next_id()) {
+                if spare.is_some() && id != told {
+                    drop(inner);
+                    growth = None;
+                    // Another one may take the id meanwhile: then the next is told.
+                    tell(id)?;
+                    told = id;
+                    continue;
+                }
                 if let Some((facet, tree)) = spare.take() {
                     self.user.charge(Limit::Nodes, 1)?;
                     facet.id.store(id, Relaxed);
@@ -456,7 +473,7 @@ impl Peer {
                     if let Some(key) = facet_key(&facet) {
                         inner.facets.insert(tree.into_node(key, facet));
                     }
-                    return Ok(id);
+                    return Ok(());
                 }
             }
             drop(inner);
