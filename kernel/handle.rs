@@ -12,6 +12,7 @@ use crate::bridge::{Counted, Stat};
 use crate::item::{Commit, Deliver, Entry, Item, Ready, Tag};
 use crate::node::{push_notice, put_user, NodeRef, Told};
 use crate::peer::{Inner, Peer};
+use crate::trace;
 use core::mem::MaybeUninit;
 use kernel::list::{
     impl_list_arc_safe, impl_list_item, AtomicTracker, List, ListArc, ListLinks, TryNewListArc,
@@ -284,7 +285,9 @@ impl Retired {
         } else {
             put_user(&handle.node, commit)
         };
-        drop(self.notice.take());
+        if let Some(notice) = self.notice.take() {
+            trace::dropped(&notice, abi::BUS1_WHY_WITHDRAWN);
+        }
         // The handle may be what keeps its peer.
         let peer = handle.peer.clone();
         peer.spare_handle.put(handle);

@@ -422,10 +422,14 @@ impl Draft {
     /// Links the message, which brings a handle that the receiver has already. Gives it back if it
     /// is not that simple.
     #[inline]
-    pub(crate) fn link_known(self, grant: &Grant) -> core::result::Result<Option<Arc<Peer>>, Self> {
+    pub(crate) fn link_known(
+        self,
+        from: &Peer,
+        grant: &Grant,
+    ) -> core::result::Result<Option<Arc<Peer>>, Self> {
         let owner = Arc::as_ptr(&self.0.node.owner);
         // SAFETY: As in `link`.
-        unsafe { (*owner).link_known(self, grant) }
+        unsafe { (*owner).link_known(from, self, grant) }
     }
 
     pub(crate) fn set_passed(&mut self, passed: PassedList) {
@@ -444,12 +448,16 @@ impl Draft {
 
     /// Links the message to its node: it is sent. Returns who is to be woken. EHOSTUNREACH, EAGAIN.
     #[inline]
-    pub(crate) fn link(self, commit: Option<&Arc<Commit>>) -> Result<Option<Arc<Peer>>> {
+    pub(crate) fn link(
+        self,
+        from: &Peer,
+        commit: Option<&Arc<Commit>>,
+    ) -> Result<Option<Arc<Peer>>> {
         let message = self.0;
         let owner = Arc::as_ptr(&message.node.owner);
         // SAFETY: The message keeps its node, and that its owner. Once it is linked it may be
         // gone, but not before the lock is given back, and that is the last we do with the owner.
-        unsafe { (*owner).link(message, commit) }
+        unsafe { (*owner).link(from, message, commit) }
     }
 
     /// For [`Message`]s of a multicast: to settle, or to take back.

@@ -2,6 +2,7 @@
 
 //! Peers: what they hold, and how things get in and out of it.
 
+use crate::abi;
 use crate::bridge::{Counted, Stat, WaitQueue};
 use crate::errno::{edquot, ehostunreach};
 use crate::handle::{Grade, Handle, HandleList, HandleRef, Retired};
@@ -13,6 +14,7 @@ use crate::pool::Pool;
 use crate::queue::Queue;
 use crate::slices::{Slice, Slices, GRANULE};
 use crate::spare::Spare;
+use crate::trace;
 use core::mem;
 use core::ptr::NonNull;
 use kernel::alloc::flags;
@@ -39,6 +41,8 @@ pub(crate) enum Object {
 
 #[pin_data(PinnedDrop)]
 pub(crate) struct Peer {
+    /// Of all peers there ever were: never reused, and never 0.
+    pub(crate) id: u64,
     /// See the head of `module.rs` for what may be done under it.
     #[pin]
     pub(crate) inner: SpinLock<Inner>,
@@ -49,7 +53,7 @@ pub(crate) struct Peer {
     /// For its handles.
     pub(crate) spare_handle: Spare<Handle>,
     /// It stands for an exported handle: see `export.rs`.
-    is_export: bool,
+    pub(crate) is_export: bool,
     /// Messages are received by priority.
     pub(crate) by_priority: Atomic<bool>,
     /// Set once, under the lock, when the peer is first mapped.
@@ -230,9 +234,13 @@ impl Inner {
 #[allow(unused_assignments)]
 impl Peer {
     pub(crate) fn open(is_export: bool) -> Result<Arc<Self>> {
-        let counted = Counted::new_within(Stat::Peers, MAX_PEERS).map_err(|_| edquot())?;
-        Arc::pin_init(
+        static LAST_ID: Atomic<u64> = Atomic::new(0);
+
+        let counted = Counted::new_within(Stat::Peers, MAX_PEERS)
+            .map_err(|_| trace::refused(0, abi::BUS1_RESOURCE_PEERS, edquot()))?;
+        let peer = Arc::pin_init(
             try_pin_init!(Self {
+                id: LAST_ID.fetch_add(1, Relaxed) + 1,
                 inner <- new_spinlock!(
                     Inner {
                         closed: false,
@@ -253,11 +261,14 @@ impl Peer {
                 _counted: counted,
             }),
             GFP_KERNEL_ACCOUNT,
-        )
+        )?;
+        trace::opened(&peer);
+        Ok(peer)
     }
 
     /// Ends the peer (OBJ-1). Each notice that is due stands for itself: this can not fail.
     pub(crate) fn close(&self) {
+        trace::closed(self);
         let (ids, facets, items) = {
             let mut inner = self.inner.lock();
             inner.closed = true;
@@ -280,12 +291,14 @@ impl Peer {
             crate::bridge::resched();
         }
         drop(facets);
-        self.drop_items(items);
+        self.drop_items(items, abi::BUS1_WHY_CLOSED);
     }
 
-    /// Drops what was taken off the queue. Each may hold the last use of something.
-    pub(crate) fn drop_items(&self, mut items: Items) {
+    /// Drops what was taken off the queue, and why: one of `enum bus1_why`. Each may hold the last
+    /// use of something.
+    pub(crate) fn drop_items(&self, mut items: Items, why: u32) {
         while let Some(item) = items.pop_front() {
+            trace::dropped(&item, why);
             drop(item);
             crate::bridge::resched();
         }
@@ -311,7 +324,7 @@ impl Peer {
         let entry = self.inner.lock().queue.next(&mut garbage, |_| false);
         drop(entry);
         if !garbage.is_empty() {
-            self.drop_items(garbage);
+            self.drop_items(garbage, abi::BUS1_WHY_DEAD);
         }
     }
 
@@ -324,7 +337,7 @@ impl Peer {
                 growth = inner.ids.grow(g);
             }
             if inner.nodes >= MAX_NODES {
-                return Err(edquot());
+                return Err(self.refused(abi::BUS1_RESOURCE_NODES, edquot()));
             }
             if let (None, Some(id)) = (inner.ids.growth(2), inner.ids.next_id()) {
                 node.id.store(id, Relaxed);
@@ -358,7 +371,7 @@ impl Peer {
                 }
             }
             if inner.nodes >= MAX_NODES {
-                return Err(edquot());
+                return Err(self.refused(abi::BUS1_RESOURCE_NODES, edquot()));
             }
             if let Some(g) = growth.take() {
                 growth = inner.ids.grow(g);
@@ -422,7 +435,7 @@ impl Peer {
                 return Ok(Passed::Handle(handle));
             }
             if inner.n_handles() >= MAX_HANDLES {
-                return Err(edquot());
+                return Err(self.refused(abi::BUS1_RESOURCE_HANDLES, edquot()));
             }
             if let Some(g) = growth.take() {
                 growth = inner.ids.grow(g);
@@ -467,8 +480,11 @@ impl Peer {
             if self.pool().is_none_or(|pool| len > pool.size()) {
                 return Err(EMSGSIZE);
             }
-            if inner.slices.in_use().0 >= MAX_SLICES || inner.queue.len() >= MAX_QUEUED {
-                return Err(EAGAIN);
+            if inner.slices.in_use().0 >= MAX_SLICES {
+                return Err(self.refused(abi::BUS1_RESOURCE_SLICES, EAGAIN));
+            }
+            if inner.queue.len() >= MAX_QUEUED {
+                return Err(self.refused(abi::BUS1_RESOURCE_QUEUE, EAGAIN));
             }
             if let Some(g) = growth.take() {
                 growth = inner.slices.grow(g);
@@ -477,7 +493,7 @@ impl Peer {
                 let slice = inner
                     .slices
                     .alloc(len.div_ceil(GRANULE) as u32)
-                    .ok_or(EAGAIN)?;
+                    .ok_or_else(|| self.refused(abi::BUS1_RESOURCE_POOL, EAGAIN))?;
                 drop(inner);
                 Stat::Slices.add(1);
                 return Ok(slice);
@@ -535,7 +551,8 @@ impl Peer {
     #[inline]
     pub(crate) fn link(
         &self,
-        message: ListArc<Item<Message>>,
+        from: &Self,
+        mut message: ListArc<Item<Message>>,
         commit: Option<&Arc<Commit>>,
     ) -> Result<Option<Arc<Self>>> {
         message.set_sent(true);
@@ -543,7 +560,7 @@ impl Peer {
         let refused = if inner.closed || message.node.refuses(&mut inner) {
             ehostunreach()
         } else if inner.queue.len() >= MAX_QUEUED {
-            EAGAIN
+            self.refused(abi::BUS1_RESOURCE_QUEUE, EAGAIN)
         } else {
             if message.node.is_once {
                 message.node.set_spent(&mut inner, true);
@@ -551,6 +568,7 @@ impl Peer {
             // Whoever waits has taken the lock to look since he queued himself up.
             let waiter = self.wait.is_active().then(|| message.node.owner.clone());
             let level = self.level(&message);
+            trace::sent(from, &mut message, commit);
             match commit {
                 Some(commit) => inner.queue.push_pending(message as Entry, level, commit),
                 None => inner.queue.push(message as Entry, level),
@@ -568,6 +586,7 @@ impl Peer {
     #[inline]
     pub(crate) fn link_known(
         &self,
+        from: &Self,
         mut draft: Draft,
         grant: &Grant,
     ) -> core::result::Result<Option<Arc<Self>>, Draft> {
@@ -585,11 +604,18 @@ impl Peer {
         }
         handle.add_coming(1, &mut inner);
         draft.set_only(Passed::Handle(handle));
-        let message = draft.into_message();
+        let mut message = draft.into_message();
         let waiter = self.wait.is_active().then(|| message.node.owner.clone());
         let level = self.level(&message);
+        trace::sent(from, &mut message, None);
         inner.queue.push(message as Entry, level);
         Ok(waiter)
+    }
+
+    /// Its bound of something is reached. Under any lock.
+    #[cold]
+    fn refused(&self, resource: u32, error: Error) -> Error {
+        trace::refused(self.id, resource, error)
     }
 
     #[inline]
@@ -609,7 +635,7 @@ impl Peer {
         if let Some(n) = have() {
             return check(n);
         }
-        if pgoff != 0 || pages == 0 || pages > crate::abi::BUS1_MAX_POOL as usize / PAGE_SIZE {
+        if pgoff != 0 || pages == 0 || pages > abi::BUS1_MAX_POOL as usize / PAGE_SIZE {
             return Err(EINVAL);
         }
         let pool = Pool::new(pages)?;

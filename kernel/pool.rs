@@ -9,8 +9,10 @@
 //!
 //! Copying is done without any lock, by whoever has allocated the slice: slices do not overlap.
 
+use crate::abi;
 use crate::bridge::{max_pool_pages, Counted, Stat};
 use crate::slices::GRANULE;
+use crate::trace;
 use crate::user::{copy_in, Payload};
 use core::mem::{ManuallyDrop, MaybeUninit};
 use core::ptr::NonNull;
@@ -67,7 +69,8 @@ impl Pool {
     #[cold]
     fn add_page(&self, index: usize) -> Result<NonNull<bindings::page>> {
         let place = self.pages.get(index).ok_or(EINVAL)?;
-        let counted = Counted::new_within(Stat::PoolPages, max_pool_pages())?;
+        let counted = Counted::new_within(Stat::PoolPages, max_pool_pages())
+            .map_err(|e| trace::refused(0, abi::BUS1_RESOURCE_POOL_PAGES, e))?;
         let page = ManuallyDrop::new(Page::alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO)?);
         match place.cmpxchg(core::ptr::null_mut(), page.as_ptr(), ordering::Full) {
             Ok(_) => {

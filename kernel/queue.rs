@@ -46,7 +46,10 @@ pub(crate) struct Queue {
     /// Which of them are not empty, as bits.
     levels: u32,
     pending: List<DynItem, 1>,
+    n_pending: usize,
     len: usize,
+    /// How many of them are notices.
+    notices: usize,
 }
 
 const _: () = assert!(LEVELS == 32);
@@ -57,12 +60,23 @@ impl Queue {
             items: [const { List::new() }; LEVELS],
             levels: 0,
             pending: List::new(),
+            n_pending: 0,
             len: 0,
+            notices: 0,
         }
     }
 
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    pub(crate) fn n_notices(&self) -> usize {
+        self.notices
+    }
+
+    /// Those that wait for a flag, or to be settled.
+    pub(crate) fn n_pending(&self) -> usize {
+        self.n_pending
     }
 
     #[inline]
@@ -71,7 +85,16 @@ impl Queue {
         unsafe { &mut *item.state.get() }
     }
 
-    /// Links an item at the end, to be received from now on.
+    /// Links a notice at the end of the lowest priority.
+    pub(crate) fn push_notice(&mut self, notice: Entry, commit: Option<&Arc<Commit>>) {
+        self.notices += 1;
+        match commit {
+            Some(commit) => self.push_pending(notice, 0, commit),
+            None => self.push(notice, 0),
+        }
+    }
+
+    /// Links a message at the end, to be received from now on.
     #[inline]
     pub(crate) fn push(&mut self, item: Entry, level: u8) {
         let level = level & (LEVELS as u8 - 1);
@@ -83,7 +106,7 @@ impl Queue {
         self.len += 1;
     }
 
-    /// Links an item at the end. It waits for the flag, and for [`settle`](Self::settle).
+    /// Links a message at the end. It waits for the flag, and for [`settle`](Self::settle).
     #[inline]
     pub(crate) fn push_pending(&mut self, item: Entry, level: u8, commit: &Arc<Commit>) {
         // Always there: whoever has the item's one `ListArc` links it into both.
@@ -92,6 +115,7 @@ impl Queue {
         // In this order: see `ListItem<1>`.
         self.push(item, level);
         if let Ok(second) = second {
+            self.n_pending += 1;
             self.pending.push_back(second);
         }
     }
@@ -101,6 +125,7 @@ impl Queue {
         let state = self.state(&item);
         state.queued = true;
         let level = state.level;
+        self.notices += usize::from(item.is_notice());
         self.items[usize::from(level)].push_front(item);
         self.levels |= 1 << level;
         self.len += 1;
@@ -126,6 +151,7 @@ impl Queue {
         Item<T>: AsDyn,
     {
         if self.state(item).commit.take().is_some() {
+            self.n_pending -= 1;
             // SAFETY: An item with a commit flag is in `pending`.
             drop(unsafe { self.pending.remove(item.as_dyn()) });
         }
@@ -144,6 +170,7 @@ impl Queue {
         state.queued = false;
         let level = state.level;
         self.len -= 1;
+        self.notices -= usize::from(item.as_dyn().is_notice());
         let items = &mut self.items[usize::from(level)];
         // SAFETY: An item that is marked queued is in the list of its level.
         let entry = unsafe { items.remove(item.as_dyn()) };
@@ -166,6 +193,7 @@ impl Queue {
             if state.commit.as_ref().is_some_and(|commit| commit.is_set()) {
                 // Not the last reference of the flag: the sender has one until it has settled.
                 state.commit = None;
+                self.n_pending -= 1;
                 drop(peek.remove());
             } else if !cursor.move_prev() {
                 break;
@@ -232,6 +260,7 @@ impl Queue {
                         }
                         state.queued = false;
                         self.len -= 1;
+                        self.notices = self.notices.wrapping_sub(usize::from(peek.is_notice()));
                         let entry = peek.remove();
                         if items.is_empty() {
                             self.levels &= !(1 << level);
@@ -241,6 +270,7 @@ impl Queue {
                     Ready::Never => {
                         state.queued = false;
                         self.len -= 1;
+                        self.notices = self.notices.wrapping_sub(usize::from(peek.is_notice()));
                         garbage.push_back(peek.remove());
                     }
                     Ready::NotYet => {
@@ -273,6 +303,7 @@ impl Queue {
                 if state.commit.is_none() && peek.kind().ready() == Ready::Never {
                     state.queued = false;
                     self.len -= 1;
+                    self.notices = self.notices.wrapping_sub(usize::from(peek.is_notice()));
                     garbage.push_back(peek.remove());
                 } else {
                     cursor.move_next();
@@ -297,7 +328,9 @@ impl Queue {
             }
         }
         self.levels = 0;
+        self.n_pending = 0;
         self.len = 0;
+        self.notices = 0;
         all
     }
 }

@@ -18,6 +18,7 @@ use crate::moving::Moving;
 use crate::node::{Grant, NodeRef};
 use crate::object::{finish_spent, note_all_passed};
 use crate::peer::{Inner, Object, Peer};
+use crate::trace;
 use crate::user::{clear, read, read_array, read_several, write_s32, Payload, Several};
 use core::mem;
 use kernel::prelude::*;
@@ -52,7 +53,7 @@ pub(crate) fn send(peer: &Arc<Peer>, cmd: &bus1_cmd_send) -> Result {
         if cmd.n_handles == 0 {
             let node = peer.inner.lock().resolve(cmd.dest)?.clone();
             if node.is_plain {
-                return send_plain(node, &payload, cmd.priority as u8);
+                return send_plain(peer, node, &payload, cmd.priority as u8);
             }
         } else if cmd.n_handles == 1 && send_handle(peer, cmd, &payload)? {
             return Ok(());
@@ -63,10 +64,10 @@ pub(crate) fn send(peer: &Arc<Peer>, cmd: &bus1_cmd_send) -> Result {
 
 /// One destination, and bytes alone: the common case.
 #[inline]
-fn send_plain(node: NodeRef, payload: &Payload, priority: u8) -> Result {
+fn send_plain(peer: &Peer, node: NodeRef, payload: &Payload, priority: u8) -> Result {
     let mut draft = Draft::new(node, payload.len(), priority)?;
     draft.fill(payload)?;
-    if let Some(waiter) = draft.link(None)? {
+    if let Some(waiter) = draft.link(peer, None)? {
         waiter.wake();
     }
     Ok(())
@@ -108,11 +109,11 @@ fn send_handle(peer: &Arc<Peer>, cmd: &bus1_cmd_send, payload: &Payload) -> Resu
     let grant = passed(grant?, &pass)?;
     let mut draft = Draft::new(node, payload.len(), cmd.priority as u8)?;
     draft.fill(payload)?;
-    let waiter = match draft.link_known(&grant) {
+    let waiter = match draft.link_known(peer, &grant) {
         Ok(waiter) => waiter,
         Err(mut draft) => {
             draft.admit(&grant)?;
-            draft.link(None)?
+            draft.link(peer, None)?
         }
     };
     if let Some(waiter) = waiter {
@@ -223,7 +224,7 @@ fn send_one(peer: &Arc<Peer>, dest: u64, mut load: Load<'_>) -> Result {
     load.announce(&mut draft)?;
     let moving = load.start_moves(peer)?;
     let once = start_once(peer, dest, &node)?;
-    if let Some(waiter) = draft.link(None)? {
+    if let Some(waiter) = draft.link(peer, None)? {
         waiter.wake();
     }
     drop(moving.finish());
@@ -318,14 +319,14 @@ fn start_many(peer: &Arc<Peer>, dests: &[u64], fates: &mut [Fate]) -> Result<KVV
 }
 
 /// Links what is ready, uncommitted.
-fn link_many(fates: &mut [Fate], commit: &Arc<Commit>) {
+fn link_many(peer: &Peer, fates: &mut [Fate], commit: &Arc<Commit>) {
     for fate in fates {
         if let Fate::Ready(_) = fate {
             let Fate::Ready(draft) = mem::replace(fate, Fate::Failed(EAGAIN)) else {
                 continue;
             };
             let message = draft.message();
-            *fate = match draft.link(Some(commit)) {
+            *fate = match draft.link(peer, Some(commit)) {
                 Ok(_) => Fate::Linked(message),
                 Err(e) => Fate::Failed(e),
             };
@@ -352,7 +353,7 @@ fn send_many(peer: &Arc<Peer>, cmd: &bus1_cmd_send, mut load: Load<'_>) -> Resul
     // From the first link to the commit, or until all is taken back (ORD-4).
     let ordered = cmd.flags & u64::from(abi::BUS1_SEND_ORDERED) != 0;
     let sequence = ordered.then(Sequence::begin).transpose()?;
-    link_many(&mut fates, &commit);
+    link_many(peer, &mut fates, &commit);
     let n_linked = fates
         .iter()
         .filter(|fate| matches!(fate, Fate::Linked(_)))
@@ -402,7 +403,9 @@ fn take_back(fate: &Fate) {
     message.node.set_spent(&mut inner, false);
     drop(inner);
     message.set_sent(false);
-    drop(entry);
+    if let Some(entry) = entry {
+        trace::dropped(&entry, abi::BUS1_WHY_TAKEN_BACK);
+    }
 }
 
 /// Writes the errors there are, and fails if the command is to.
