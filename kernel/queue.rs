@@ -260,7 +260,9 @@ impl Queue {
                         }
                         state.queued = false;
                         self.len -= 1;
-                        self.notices = self.notices.wrapping_sub(usize::from(peek.is_notice()));
+                        if peek.is_notice() {
+                            self.notices -= 1;
+                        }
                         let entry = peek.remove();
                         if items.is_empty() {
                             self.levels &= !(1 << level);
@@ -270,7 +272,9 @@ impl Queue {
                     Ready::Never => {
                         state.queued = false;
                         self.len -= 1;
-                        self.notices = self.notices.wrapping_sub(usize::from(peek.is_notice()));
+                        if peek.is_notice() {
+                            self.notices -= 1;
+                        }
                         garbage.push_back(peek.remove());
                     }
                     Ready::NotYet => {
@@ -303,7 +307,9 @@ impl Queue {
                 if state.commit.is_none() && peek.kind().ready() == Ready::Never {
                     state.queued = false;
                     self.len -= 1;
-                    self.notices = self.notices.wrapping_sub(usize::from(peek.is_notice()));
+                    if peek.is_notice() {
+                        self.notices -= 1;
+                    }
                     garbage.push_back(peek.remove());
                 } else {
                     cursor.move_next();

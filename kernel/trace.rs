@@ -69,7 +69,9 @@ macro_rules! fire {
     }};
 }
 
-/// A number, or 0.
+/// Not 0, and not one that was given out lately.
+#[cold]
+#[inline(never)]
 fn new_number() -> u64 {
     static LAST: Atomic<u64> = Atomic::new(0);
 
@@ -148,15 +150,15 @@ pub(crate) fn sent(
     commit: Option<&Arc<Commit>>,
 ) {
     if is_on!(__tracepoint_bus1_send) {
-        fire_sent(from, message, commit);
+        let id = new_number();
+        Id::set(message, id);
+        fire_sent(id, from, message, commit);
     }
 }
 
 #[cold]
 #[inline(never)]
-fn fire_sent(from: &Peer, message: &mut ListArc<Item<Message>>, commit: Option<&Arc<Commit>>) {
-    let id = new_number();
-    Id::set(message, id);
+fn fire_sent(id: u64, from: &Peer, message: &Item<Message>, commit: Option<&Arc<Commit>>) {
     let (mut handles, mut fds) = (0, 0);
     if !message.is_plain() {
         handles = message.passed().len();
