@@ -391,15 +391,18 @@ mod tests {
         q.push(entry(&a)?, 0);
         q.push_pending(entry(&b)?, 0, &commit);
         q.push(entry(&c)?, 0);
+        assert_eq!(q.n_pending(), 1);
         assert_eq!(next(&mut q), Some(1));
         assert_eq!(next(&mut q), Some(3));
         assert_eq!(next(&mut q), None);
+        assert_eq!(q.n_pending(), 1);
         q.push(entry(&c)?, 0);
         commit.set();
         assert_eq!(next(&mut q), Some(2));
         assert_eq!(next(&mut q), Some(3));
         q.settle(&b, &commit);
         assert_eq!(q.len(), 0);
+        assert_eq!(q.n_pending(), 0);
         Ok(())
     }
 
@@ -411,11 +414,15 @@ mod tests {
         for i in [&a, &b, &c] {
             q.push_pending(entry(i)?, 0, &commit);
         }
+        assert_eq!(q.n_pending(), 3);
         assert!(q.remove(&a).is_some());
+        assert_eq!(q.n_pending(), 2);
         q.settle(&b, &commit);
+        assert_eq!(q.n_pending(), 1);
         assert_eq!(next(&mut q), Some(2));
         drop(q.close());
         assert!(q.pending.is_empty());
+        assert_eq!(q.n_pending(), 0);
         for i in [&a, &b, &c] {
             q.push_pending(entry(i)?, 0, &commit);
         }
@@ -424,6 +431,7 @@ mod tests {
         assert_eq!(next(&mut q), Some(2));
         assert_eq!(next(&mut q), Some(3));
         assert!(q.pending.is_empty());
+        assert_eq!(q.n_pending(), 0);
         Ok(())
     }
 
