@@ -365,10 +365,12 @@ TEST("RES-6 a message says so when its slice was given back before it was told")
 
 TEST("RES-6 what is refused says of whom, and for want of what")
 {
-	struct peer a, b;
+	static u64 ids[1 << 18], out[BUS1_MAX_IDS];
+	struct peer a, b, c;
 	const struct event *e;
 	static u8 data[3000];
 	u64 n, h;
+	u32 n_ids;
 	int r;
 
 	trace_start();
@@ -399,15 +401,33 @@ TEST("RES-6 what is refused says of whom, and for want of what")
 	EQ(event_count("refused", ID("peer", peer_id(&a))), 2);
 	trace_clear();
 
-	do
-		r = node_create(&b, &(struct bus1_cmd_node){});
-	while (!r);
+	for (n_ids = 0;; n_ids++) {
+		struct bus1_cmd_node cmd = {};
+
+		r = node_create(&b, &cmd);
+		if (r)
+			break;
+		LT(n_ids, ARRAY_SIZE(ids));
+		ids[n_ids] = cmd.id;
+	}
 	ERR(r, EDQUOT);
 	trace_read();
 	EQ(event_count("refused", NULL), 1);
 	e = event_next(NULL, "refused", "resource=nodes");
 	EQ(event_number(e, "peer"), peer_id(&b));
 	CHECK(event_is(e, WORD("error=%d", -EDQUOT)));
+	trace_clear();
+
+	/* As many handles as there may be nodes, and one. */
+	c = peer_new(0);
+	for (u32 i = 0; i < n_ids; i += BUS1_MAX_IDS)
+		OK(transfer(&b, &c, 0, ids + i, out,
+			    n_ids - i < BUS1_MAX_IDS ? n_ids - i : BUS1_MAX_IDS));
+	ERR(transfer(&a, &c, 0, &n, out, 1), EDQUOT);
+	trace_read();
+	EQ(event_count("refused", NULL), 1);
+	e = event_next(NULL, "refused", "resource=handles");
+	EQ(event_number(e, "peer"), peer_id(&c));
 	trace_stop();
 }
 
