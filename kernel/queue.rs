@@ -35,6 +35,8 @@
 
 use crate::abi;
 use crate::item::{AsDyn, Commit, DynItem, Entry, Item, Items, Ready, State};
+use crate::trace;
+use core::mem;
 use kernel::list::{List, ListArc};
 use kernel::sync::{Arc, ArcBorrow};
 
@@ -50,6 +52,31 @@ pub(crate) struct Queue {
     len: usize,
     /// How many of them are notices.
     notices: usize,
+    /// Nothing is linked any more, nor unlinked.
+    closed: bool,
+}
+
+/// All that was in a queue when it was closed. The items are in nobody else's reach.
+pub(crate) struct Remains {
+    items: [Items; LEVELS],
+    pending: List<DynItem, 1>,
+}
+
+impl Remains {
+    /// Preemptible. No lock may be held.
+    pub(crate) fn drop_all(mut self) {
+        while let Some(item) = self.pending.pop_front() {
+            drop(item);
+            crate::bridge::resched();
+        }
+        for items in &mut self.items {
+            while let Some(item) = items.pop_front() {
+                trace::dropped(&item, abi::BUS1_WHY_CLOSED);
+                drop(item);
+                crate::bridge::resched();
+            }
+        }
+    }
 }
 
 const _: () = assert!(LEVELS == 32);
@@ -63,6 +90,7 @@ impl Queue {
             n_pending: 0,
             len: 0,
             notices: 0,
+            closed: false,
         }
     }
 
@@ -138,6 +166,9 @@ impl Queue {
     where
         Item<T>: AsDyn,
     {
+        if self.closed {
+            return;
+        }
         let own = self.state(item).commit.as_ref();
         if own.is_some_and(|own| Arc::ptr_eq(own, commit)) {
             self.unpend(item);
@@ -162,6 +193,9 @@ impl Queue {
     where
         Item<T>: AsDyn,
     {
+        if self.closed {
+            return None;
+        }
         self.unpend(item);
         let state = self.state(item);
         if !state.queued {
@@ -322,22 +356,16 @@ impl Queue {
     }
 
     /// Takes everything out, committed or not; nothing may be linked any more.
-    pub(crate) fn close(&mut self) -> Items {
-        while let Some(item) = self.pending.pop_front() {
-            self.state(&item).commit = None;
-        }
-        let mut all = List::new();
-        for level in 0..LEVELS {
-            while let Some(item) = self.items[level].pop_front() {
-                self.state(&item).queued = false;
-                all.push_back(item);
-            }
-        }
+    pub(crate) fn close(&mut self) -> Remains {
+        self.closed = true;
         self.levels = 0;
         self.n_pending = 0;
         self.len = 0;
         self.notices = 0;
-        all
+        Remains {
+            items: mem::replace(&mut self.items, [const { List::new() }; LEVELS]),
+            pending: mem::replace(&mut self.pending, List::new()),
+        }
     }
 }
 

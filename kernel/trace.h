@@ -27,14 +27,22 @@
 	{ BUS1_WHY_WITHDRAWN,		"withdrawn" },			\
 	{ BUS1_WHY_RELEASED,		"slice-released" })
 
+#define bus1_user_resource(limit, name)					\
+	{ BUS1_RESOURCE_USER + BUS1_LIMIT_##limit, name }
+
 #define bus1_show_resource(resource) __print_symbolic(resource,		\
-	{ BUS1_RESOURCE_PEERS,		"peers" },			\
 	{ BUS1_RESOURCE_NODES,		"nodes" },			\
 	{ BUS1_RESOURCE_HANDLES,	"handles" },			\
-	{ BUS1_RESOURCE_QUEUE,		"queue" },			\
+	{ BUS1_RESOURCE_ROOM,		"room" },			\
 	{ BUS1_RESOURCE_SLICES,		"slices" },			\
 	{ BUS1_RESOURCE_POOL,		"pool" },			\
-	{ BUS1_RESOURCE_POOL_PAGES,	"pool-pages" })
+	bus1_user_resource(PEERS,	"user-peers"),			\
+	bus1_user_resource(NODES,	"user-nodes"),			\
+	bus1_user_resource(HANDLES,	"user-handles"),		\
+	bus1_user_resource(MESSAGES,	"user-messages"),		\
+	bus1_user_resource(PASSED,	"user-passed"),			\
+	bus1_user_resource(FILES,	"user-files"),			\
+	bus1_user_resource(PAGES,	"user-pages"))
 
 TRACE_EVENT(bus1_peer_open,
 	TP_PROTO(u64 peer, bool export),

@@ -255,7 +255,7 @@ fn fire_dropped(msg: u64, item: &DynItem, why: u32) {
     fire!(rust_do_trace_bus1_drop(msg, peer, kind, id, why));
 }
 
-/// A limit was reached: of a peer, or of all if that is 0. `resource` is one of `enum
+/// A limit was reached: of a peer, or of a user if that is 0. `resource` is one of `enum
 /// bus1_resource`. Returns the error.
 #[cold]
 pub(crate) fn refused(peer: u64, resource: u32, error: Error) -> Error {

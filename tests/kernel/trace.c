@@ -385,7 +385,7 @@ TEST("RES-6 what is refused says of whom, and for want of what")
 	ERR(r, EAGAIN);
 	trace_read();
 	EQ(event_count("refused", NULL), 1);
-	e = event_next(NULL, "refused", "resource=pool");
+	e = event_next(NULL, "refused", "resource=room");
 	EQ(event_number(e, "peer"), peer_id(&a));
 	CHECK(event_is(e, WORD("error=%d", -EAGAIN)));
 	trace_clear();
@@ -397,7 +397,7 @@ TEST("RES-6 what is refused says of whom, and for want of what")
 	ERR(send_data(&b, h, data, 200), EAGAIN);
 	trace_read();
 	EQ(event_count("refused", NULL), 2);
-	EQ(event_count("refused", "resource=queue"), 2);
+	EQ(event_count("refused", "resource=room"), 2);
 	EQ(event_count("refused", ID("peer", peer_id(&a))), 2);
 	trace_clear();
 
