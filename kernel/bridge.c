@@ -125,6 +125,7 @@ static const struct file_operations bus1_fops = {
 	.compat_ioctl = compat_ptr_ioctl,
 	.poll = bus1_poll,
 	.mmap = bus1_mmap,
+	.show_fdinfo = bus1_show_fdinfo,
 };
 
 void *bus1_file_peer(struct file *file)
@@ -143,6 +144,7 @@ static const struct file_operations bus1_export_fops = {
 	.owner = THIS_MODULE,
 	.release = bus1_release,
 	.poll = bus1_export_poll,
+	.show_fdinfo = bus1_show_fdinfo,
 	.llseek = noop_llseek,
 };
 

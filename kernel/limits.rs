@@ -8,6 +8,7 @@
 
 use crate::abi;
 use crate::errno::edquot;
+use crate::trace;
 use core::fmt::Write;
 use core::ptr::NonNull;
 use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
@@ -222,7 +223,8 @@ impl UserRef {
             return Ok(());
         }
         used.add(-n, Relaxed);
-        Err(edquot())
+        let resource = abi::BUS1_RESOURCE_USER + what as u32;
+        Err(trace::refused(0, resource, edquot()))
     }
 
     /// Charges what there is already, whatever the limit.

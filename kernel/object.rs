@@ -144,7 +144,7 @@ fn destroy_one(peer: &Arc<Peer>, id: u64, flags: u64) -> Result<bool> {
     inner.queue.prune(&mut garbage, PRUNE);
     peer.unlock_all(inner);
     tell(holders, None, &mut HandleList::new());
-    peer.drop_items(garbage);
+    peer.drop_items(garbage, abi::BUS1_WHY_DEAD);
     Ok(true)
 }
 
@@ -205,7 +205,7 @@ fn destroy_ids(peer: &Arc<Peer>, ids: &[u64], flags: u64) -> Result {
         }
         peer.wake();
     }
-    peer.drop_items(garbage);
+    peer.drop_items(garbage, abi::BUS1_WHY_DEAD);
     Ok(())
 }
 
@@ -220,7 +220,7 @@ fn tell_facets(peer: &Peer, base: &NodeRef, commit: &Arc<Commit>, told: &mut Han
         mark_dead(&facet, &mut inner);
         remove(&facet, &mut inner, &mut garbage);
         drop(inner);
-        drop(garbage);
+        peer.drop_items(garbage, abi::BUS1_WHY_DEAD);
         tell_holders(&facet, Some(commit), told);
     }
 }
@@ -233,7 +233,7 @@ pub(crate) fn finish_spent(facet: &NodeRef) {
     remove(facet, &mut inner, &mut garbage);
     let is_told = detach(facet, &mut inner, None);
     owner.unlock_all(inner);
-    drop(garbage);
+    owner.drop_items(garbage, abi::BUS1_WHY_DEAD);
     if is_told {
         owner.wake();
     }

@@ -19,6 +19,7 @@ use crate::message::{Kind, Message};
 use crate::moving::Moving;
 use crate::node::{is_overtaken, tell_unused};
 use crate::peer::{Inner, Object, Peer};
+use crate::trace;
 use crate::user::{self, Several};
 use kernel::list::List;
 use kernel::prelude::*;
@@ -215,7 +216,7 @@ fn take_one(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<boo
     peer.unlock_room(inner);
     drop(retired);
     if !garbage.is_empty() {
-        peer.drop_items(garbage);
+        peer.drop_items(garbage, abi::BUS1_WHY_DEAD);
     }
     let mut at = Cursor { n: 0, used: 0 };
     match entry {
@@ -229,6 +230,7 @@ fn take_one(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<boo
             if !message.is_plain() {
                 finish_message(peer, call, &message, 0, false);
             }
+            trace::received(&message);
             peer.spare.put(message.into_arc());
             Ok(true)
         }
@@ -239,6 +241,7 @@ fn take_one(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<boo
                 put_back_one(peer, notice);
                 return Err(e);
             }
+            trace::received(&notice);
             finish_notice(peer, notice);
             Ok(true)
         }
@@ -302,7 +305,10 @@ fn take_many(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<bo
         }
         peer.unlock_room(inner);
         if !garbage.is_empty() {
-            peer.drop_items(core::mem::replace(&mut garbage, List::new()));
+            peer.drop_items(
+                core::mem::replace(&mut garbage, List::new()),
+                abi::BUS1_WHY_DEAD,
+            );
         }
         let Some(kind) = kind else { break };
         let written = describe(call, kind, &mut at, drops);
@@ -327,6 +333,11 @@ fn take_many(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<bo
     }
     let mut used = 0;
     while let Some(entry) = hand.pop_front() {
+        if drops {
+            trace::dropped(&entry, abi::BUS1_WHY_RECEIVER);
+        } else {
+            trace::received(&entry);
+        }
         match downcast_entry(entry) {
             Ok(message) => {
                 used = finish_message(peer, call, &message, used, drops);
@@ -477,10 +488,14 @@ fn put_back(peer: &Arc<Peer>, mut hand: Items, drops: bool) {
     while let Some(entry) = hand.pop_back() {
         let mut inner = peer.inner.lock();
         add_in_hand(entry.kind(), -1);
+        let mut why = abi::BUS1_WHY_WITHDRAWN;
         let (void, unused) = match entry.kind() {
             Kind::Dead(h) => (h.is_idle(), None),
             Kind::Unused(n) => (is_overtaken(n, &mut inner), Some(n.id.load(Relaxed))),
-            Kind::Message(m) => (!drops && !untake(m, &mut inner), None),
+            Kind::Message(m) => {
+                why = abi::BUS1_WHY_RELEASED;
+                (!drops && !untake(m, &mut inner), None)
+            }
             #[cfg(CONFIG_KUNIT = "y")]
             Kind::Test(_) => (false, None),
         };
@@ -489,6 +504,7 @@ fn put_back(peer: &Arc<Peer>, mut hand: Items, drops: bool) {
             continue;
         }
         drop(inner);
+        trace::dropped(&entry, why);
         drop(entry);
         if let Some(id) = unused {
             retell(peer, id);

@@ -20,6 +20,7 @@ use crate::object::{finish_spent, note_all_passed};
 use crate::peer::{Inner, Object, Peer, Target};
 use crate::quota::Amounts;
 use crate::room::{self, AccountRef, Entered, Gate, Waiter};
+use crate::trace;
 use crate::user::{
     clear, read, read_array, read_several, write_s32, Payload, Several, MAX_PAYLOAD,
 };
@@ -598,7 +599,9 @@ fn take_back(fate: &Fate) {
     message.discharge(&mut inner);
     owner.unlock_room(inner);
     message.set_unsent();
-    drop(entry);
+    if let Some(entry) = entry {
+        trace::dropped(&entry, abi::BUS1_WHY_TAKEN_BACK);
+    }
 }
 
 /// Writes the errors there are, and fails if the command is to.
