@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! bus1: capability-based IPC. See bus1(7) for what it does, docs/design.md for why it is built
-//! so. `bridge.c` holds the device; everything from the parsing of commands on is here.
+//! so. `bridge.c` holds the device, `backing.c` the shrinker; everything from the parsing of commands on is here.
 //!
 //! Each file knows only those above it:
 //!
@@ -9,19 +9,23 @@
 //! |---|---|
 //! | `abi`, `bridge`, `errno`, `user` | the structs of user space, the C side, copying from and to user memory |
 //! | `ids`, `slices`, `item`, `queue` | containers that know nothing of peers: ids, the pool's allocator, the order |
-//! | `pool`, `baggage` | the pages of a pool; files and stamps |
-//! | `node`, `handle`, `message`, `peer`, `moving`, `spare` | the objects, the peer that ties them together, counts on their way out, memory for the next message |
+//! | `backing`, `pool`, `baggage` | the memory of a pool and its pages; files and stamps |
+//! | `node`, `handle`, `message`, `peer`, `reclaim`, `moving`, `spare` | the objects, the peer that ties them together, idle pages of its pool, counts on their way out, memory for the next message |
 //! | `object`, `export`, `send`, `describe`, `recv` | the commands, and how what is received is described |
 //! | `command` | the table of commands, and the entry points that C calls |
 //!
 //! # Locks
 //!
 //! A peer's `inner` lock (a spinlock) is held for one short, bounded section at a time; no two
-//! peers' locks are ever held together. Inside it nests `Node::holders` of any node, and nothing
-//! nests in that. Under neither lock is memory allocated, user memory touched, or a reference
+//! peers' locks are ever held together. Inside it nests `Node::holders` of any node, or the lock of
+//! the shrinker's list, and nothing nests in those. Under neither lock is memory allocated, user memory touched, or a reference
 //! dropped that could be the last of a message or handle: their ends take locks of other peers.
+//!
+//! The shrinker takes them in any thread that is short of memory, so that all of them, and not only a
+//! peer's, are never held where memory is allocated.
 
 mod abi;
+mod backing;
 mod baggage;
 mod bridge;
 mod command;
@@ -38,6 +42,7 @@ mod object;
 mod peer;
 mod pool;
 mod queue;
+mod reclaim;
 mod recv;
 mod send;
 mod slices;

@@ -2,6 +2,8 @@
 
 //! Peers: what they hold, and how things get in and out of it.
 
+use crate::abi;
+use crate::backing::Mapping;
 use crate::bridge::{Counted, Stat, WaitQueue};
 use crate::errno::{edquot, ehostunreach};
 use crate::handle::{Grade, Handle, HandleList, HandleRef, Retired};
@@ -11,6 +13,7 @@ use crate::message::{Draft, Message, Passed};
 use crate::node::{mark_dead, tell_holders, Grant, Node, NodeRef, Use};
 use crate::pool::Pool;
 use crate::queue::Queue;
+use crate::reclaim::Reclaim;
 use crate::slices::{Slice, Slices, GRANULE};
 use crate::spare::Spare;
 use core::mem;
@@ -54,6 +57,8 @@ pub(crate) struct Peer {
     pub(crate) by_priority: Atomic<bool>,
     /// Set once, under the lock, when the peer is first mapped.
     pool: SetOnce<Pool>,
+    /// Of the file, if it can be mapped.
+    mapping: Option<Mapping>,
     _counted: Counted,
 }
 
@@ -75,6 +80,7 @@ pub(crate) struct Inner {
     /// The facets of this peer's nodes.
     facets: RBTree<FacetKey, NodeRef>,
     pub(crate) slices: Slices,
+    pub(crate) reclaim: Reclaim,
 }
 
 /// The address of the base; the badge; the id, if there may be several with that badge.
@@ -231,6 +237,11 @@ impl Inner {
 impl Peer {
     pub(crate) fn open(is_export: bool) -> Result<Arc<Self>> {
         let counted = Counted::new_within(Stat::Peers, MAX_PEERS).map_err(|_| edquot())?;
+        let mapping = if is_export {
+            None
+        } else {
+            Some(Mapping::new()?)
+        };
         Arc::pin_init(
             try_pin_init!(Self {
                 inner <- new_spinlock!(
@@ -241,6 +252,7 @@ impl Peer {
                         nodes: 0,
                         facets: RBTree::new(),
                         slices: Slices::new(),
+                        reclaim: Reclaim::new(),
                     },
                     "bus1_peer"
                 ),
@@ -250,6 +262,7 @@ impl Peer {
                 is_export,
                 by_priority: Atomic::new(false),
                 pool: SetOnce::new(),
+                mapping,
                 _counted: counted,
             }),
             GFP_KERNEL_ACCOUNT,
@@ -261,6 +274,7 @@ impl Peer {
         let (ids, facets, items) = {
             let mut inner = self.inner.lock();
             inner.closed = true;
+            self.unlist(&mut inner);
             inner.nodes = 0;
             (
                 mem::replace(&mut inner.ids, IdTable::new()),
@@ -281,6 +295,7 @@ impl Peer {
         }
         drop(facets);
         self.drop_items(items);
+        self.release_all();
     }
 
     /// Drops what was taken off the queue. Each may hold the last use of something.
@@ -294,6 +309,10 @@ impl Peer {
     #[inline]
     pub(crate) fn pool(&self) -> Option<&Pool> {
         self.pool.as_ref()
+    }
+
+    pub(crate) fn mapping(&self) -> Option<&Mapping> {
+        self.mapping.as_ref()
     }
 
     #[inline]
@@ -495,8 +514,14 @@ impl Peer {
                 pool.zero(slice.offset, len);
             }
         }
-        self.inner.lock().slices.free(slice.id);
+        let mut inner = self.inner.lock();
+        inner.slices.free(slice.id);
+        let trim = self.note_idle(&mut inner);
+        drop(inner);
         Stat::Slices.add(-1);
+        if trim {
+            self.trim();
+        }
     }
 
     /// Gives a slice back that user space has.
@@ -505,6 +530,7 @@ impl Peer {
         let has = inner.slices.release(id);
         if has {
             Stat::Slices.add(-1);
+            self.note_idle(inner);
         }
         has
     }
@@ -525,6 +551,7 @@ impl Peer {
         for id in ids {
             inner.slices.free(*id);
         }
+        self.note_idle(&mut inner);
         drop(inner);
         Stat::Slices.add(-(ids.len() as i64));
         Ok(())
@@ -612,7 +639,7 @@ impl Peer {
         if pgoff != 0 || pages == 0 || pages > crate::abi::BUS1_MAX_POOL as usize / PAGE_SIZE {
             return Err(EINVAL);
         }
-        let pool = Pool::new(pages)?;
+        let pool = Pool::new(pages, self)?;
         let mut growth = None;
         loop {
             let mut inner = self.inner.lock();
@@ -634,7 +661,13 @@ impl Peer {
         }
     }
 
+    /// A page of the pool, with a reference.
     pub(crate) fn page(&self, pgoff: usize) -> Option<NonNull<bindings::page>> {
-        self.pool()?.page_ptr(pgoff)
+        // Under the lock it is not parked, and so not freed.
+        let _inner = self.inner.lock();
+        let page = self.pool()?.page_ptr(pgoff)?;
+        // SAFETY: As said.
+        unsafe { abi::bus1_page_get(page.as_ptr().cast()) };
+        Some(page)
     }
 }

@@ -8,15 +8,27 @@
 //! space sees. A slice's id is that of its record, so giving one back needs no search, and a stale
 //! or invented id is not found.
 //!
+//! Where its memory is warm is not recorded, but follows: the smallest block that must fit is taken,
+//! the one freed last of its class, from its low end; what was never used is behind the largest one. So
+//! a pool keeps about as much memory as was ever in use at a time.
+//!
+//! Pages that lie in free blocks alone are *idle*. Free blocks with such pages stand in one more list,
+//! the one freed first first, until they were looked at: see [`Slices::idle`].
+//!
 //! Sizes and offsets are counted in granules. Memory for records is allocated by the caller, who
 //! asks [`Slices::growth`] first.
 
 use crate::ids::Hashed;
 use crate::ids::{Growth, IdTable, Need};
+use core::ops::Range;
+use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 
 /// Bytes of a granule. A slice starts at a multiple of it and is padded to one.
 pub(crate) const GRANULE: usize = 64;
+
+/// Granules of a page.
+const PAGE: u32 = (PAGE_SIZE / GRANULE) as u32;
 
 const NONE: u32 = u32::MAX;
 const LEVELS: usize = 24;
@@ -42,7 +54,33 @@ pub(crate) struct Block {
     /// Neighbours in the list of the class, if free.
     free_prev: u32,
     free_next: u32,
+    /// Neighbours in the list of those with idle pages, if it stands there.
+    idle_prev: u32,
+    idle_next: u32,
+    is_idle: bool,
     state: State,
+}
+
+impl Block {
+    fn new(start: u32, size: u32, prev: u32, next: u32) -> Self {
+        Self {
+            start,
+            size,
+            prev,
+            next,
+            free_prev: NONE,
+            free_next: NONE,
+            idle_prev: NONE,
+            idle_next: NONE,
+            is_idle: false,
+            state: State::Free,
+        }
+    }
+
+    /// The pages that lie wholly within it.
+    fn pages(&self) -> Range<u32> {
+        self.start.div_ceil(PAGE)..(self.start + self.size) / PAGE
+    }
 }
 
 /// A slice that was allocated.
@@ -64,6 +102,12 @@ pub(crate) struct Slices {
     /// A block that was freed last and not merged: the next slice is often as large as the last.
     /// Its state is not free, so that no neighbour merges with it.
     spare: u32,
+    /// The list of blocks with idle pages that were not looked at, and how many those are.
+    idle_first: u32,
+    idle_last: u32,
+    idle_pages: usize,
+    /// Pages before this one were looked at in the first of them.
+    looked: u32,
 }
 
 /// The class whose blocks are at least as large as its lower bound, for a block of `size`.
@@ -102,6 +146,10 @@ impl Slices {
             n_used: 0,
             used: 0,
             spare: NONE,
+            idle_first: NONE,
+            idle_last: NONE,
+            idle_pages: 0,
+            looked: 0,
         }
     }
 
@@ -137,9 +185,11 @@ impl Slices {
         self.heads[l][c] = index;
         self.classes[l] |= 1 << c;
         self.levels |= 1 << l;
+        self.link_idle(index);
     }
 
     fn unlink(&mut self, index: u32) {
+        self.unlink_idle(index);
         let Some(b) = self.blocks.at(index) else {
             return;
         };
@@ -161,17 +211,90 @@ impl Slices {
         }
     }
 
+    fn link_idle(&mut self, index: u32) {
+        let last = self.idle_last;
+        let Some(b) = self.blocks.at_mut(index) else {
+            return;
+        };
+        let n = b.pages().len();
+        if n == 0 {
+            return;
+        }
+        b.is_idle = true;
+        b.idle_prev = last;
+        b.idle_next = NONE;
+        self.idle_pages += n;
+        self.idle_last = index;
+        match self.blocks.at_mut(last) {
+            Some(l) => l.idle_next = index,
+            None => self.idle_first = index,
+        }
+    }
+
+    fn unlink_idle(&mut self, index: u32) {
+        let Some(b) = self.blocks.at_mut(index) else {
+            return;
+        };
+        if !b.is_idle {
+            return;
+        }
+        b.is_idle = false;
+        let (prev, next, n) = (b.idle_prev, b.idle_next, b.pages().len());
+        self.idle_pages -= n;
+        match self.blocks.at_mut(next) {
+            Some(n) => n.idle_prev = prev,
+            None => self.idle_last = prev,
+        }
+        match self.blocks.at_mut(prev) {
+            Some(p) => p.idle_next = next,
+            None => {
+                self.idle_first = next;
+                self.looked = 0;
+            }
+        }
+    }
+
+    /// At most so many of the pool's pages, if it has `n_pages`, are idle and were not looked at.
+    #[inline]
+    pub(crate) fn max_idle(&self, n_pages: usize) -> usize {
+        // A slice has at least as many as it fills. Those that the spare block would make
+        // idle may be shared with the free ones beside it.
+        let spare = self.blocks.at(self.spare).map_or(0, |b| b.size);
+        n_pages
+            .saturating_sub(self.used.div_ceil(PAGE as usize))
+            .min(self.idle_pages + spare.div_ceil(PAGE) as usize)
+    }
+
+    /// Some idle pages that were not looked at since they became so. No slice touches them until the
+    /// lock is released.
+    pub(crate) fn idle(&mut self) -> Option<Range<usize>> {
+        if self.spare != NONE {
+            self.merge_spare();
+        }
+        let pages = self.blocks.at(self.idle_first)?.pages();
+        Some(pages.start.max(self.looked) as usize..pages.end as usize)
+    }
+
+    /// Those before `end` were looked at, of what [`idle`](Self::idle) gave.
+    pub(crate) fn looked_at(&mut self, end: usize) {
+        match self.blocks.at(self.idle_first) {
+            Some(b) if end < b.pages().end as usize => self.looked = end as u32,
+            _ => self.unlink_idle(self.idle_first),
+        }
+    }
+
+    /// The slice at an index, if user space has it, or `None` behind the last one.
+    pub(crate) fn users_at(&self, index: u32) -> Option<Option<u64>> {
+        if index >= self.blocks.slots() {
+            return None;
+        }
+        let block = self.blocks.at(index).filter(|b| b.state == State::User);
+        Some(block.map(|_| self.blocks.id_at(index)))
+    }
+
     /// Adds `granules` of free space: the whole pool, once, when it is made.
     pub(crate) fn extend(&mut self, granules: u32) -> Result {
-        let block = Block {
-            start: 0,
-            size: granules,
-            prev: NONE,
-            next: NONE,
-            free_prev: NONE,
-            free_next: NONE,
-            state: State::Free,
-        };
+        let block = Block::new(0, granules, NONE, NONE);
         let id = self.blocks.insert(block).map_err(|_| ENOMEM)?;
         self.link(IdTable::<Block>::index(id));
         Ok(())
@@ -227,15 +350,7 @@ impl Slices {
         b.state = State::Kernel;
         let (start, rest, next) = (b.start, b.size - size, b.next);
         if rest > 0 {
-            let tail = Block {
-                start: start + size,
-                size: rest,
-                prev: index,
-                next,
-                free_prev: NONE,
-                free_next: NONE,
-                state: State::Free,
-            };
+            let tail = Block::new(start + size, rest, index, next);
             // Without the growth the block goes out whole.
             if let Ok(tail) = self.blocks.insert(tail) {
                 let tail = IdTable::<Block>::index(tail);
