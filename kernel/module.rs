@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! bus1: capability-based IPC. See bus1(7) for what it does, docs/design.md for why it is built
-//! so. `bridge.c` holds the device, `backing.c` the shrinker; everything from the parsing of commands on is here.
+//! so. `bridge.c` holds the device and `backing.c` the shrinker; everything from the parsing of
+//! commands on is here.
 //!
 //! Each file knows only those above it:
 //!
@@ -18,11 +19,11 @@
 //!
 //! A peer's `inner` lock (a spinlock) is held for one short, bounded section at a time; no two
 //! peers' locks are ever held together. Inside it nests `Node::holders` of any node, or the lock of
-//! the shrinker's list, and nothing nests in those. Under neither lock is memory allocated, user memory touched, or a reference
-//! dropped that could be the last of a message or handle: their ends take locks of other peers.
+//! the shrinker's list, and nothing nests in those. Under none of them is memory allocated, user
+//! memory touched, or a reference dropped that could be the last of a message or handle: their ends
+//! take locks of other peers.
 //!
-//! The shrinker takes them in any thread that is short of memory, so that all of them, and not only a
-//! peer's, are never held where memory is allocated.
+//! The shrinker takes the two it needs in whatever thread is short of memory.
 
 mod abi;
 mod backing;
