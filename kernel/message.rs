@@ -7,11 +7,14 @@ use crate::baggage::Baggage;
 use crate::bridge::Stat;
 use crate::handle::{Grade, Handle, HandleRef};
 use crate::item::{Commit, Deliver, DynItem, Item, Ready, Tag};
+use crate::limits::{Limit, UserRef};
 use crate::node::{Grant, Node, NodeRef, Use};
 use crate::peer::{Inner, Peer};
 use crate::pool::read_inline;
-use crate::slices::Slice;
-use crate::user::{Payload, Several};
+use crate::quota::Amounts;
+use crate::room::{Account, AccountRef};
+use crate::slices::{Slice, GRANULE};
+use crate::user::Payload;
 use core::cell::UnsafeCell;
 use core::mem::{ManuallyDrop, MaybeUninit};
 use core::ops::Deref;
@@ -110,10 +113,17 @@ impl Passed {
     }
 }
 
-/// Handles on their way to one peer. Unless it is [taken](Self::take), they are given up on drop,
-/// which must not be under a lock.
+/// Small, since every message has it.
+enum Few {
+    None,
+    One([Passed; 1]),
+    Many(KBox<KVVec<Passed>>),
+}
+
+/// Handles on their way to one peer. Unless the receiver [has](Self::finish) them, they are given up
+/// on drop, which must not be under a lock.
 pub(crate) struct PassedList {
-    list: Several<Passed>,
+    list: Few,
     taken: Atomic<bool>,
 }
 
@@ -121,50 +131,76 @@ impl PassedList {
     #[inline]
     pub(crate) const fn new() -> Self {
         Self {
-            list: Several::None,
+            list: Few::None,
+            taken: Atomic::new(false),
+        }
+    }
+
+    #[inline]
+    fn one(passed: Passed) -> Self {
+        Self {
+            list: Few::One([passed]),
             taken: Atomic::new(false),
         }
     }
 
     /// Announces handles to a peer. EHOSTUNREACH if it is closed, EDQUOT if it has too many.
     pub(crate) fn admit(to: &Arc<Peer>, grants: &[Grant]) -> Result<Self> {
+        if let [grant] = grants {
+            return Ok(Self::one(to.admit(grant)?));
+        }
+        let list = KVVec::with_capacity(grants.len(), GFP_KERNEL_ACCOUNT)?;
+        let mut list = KBox::new(list, GFP_KERNEL_ACCOUNT)?;
+        let taken = Atomic::new(false);
         let mut passed = Self {
-            list: Several::new(grants.len())?,
-            taken: Atomic::new(false),
+            list: Few::None,
+            taken,
         };
         for grant in grants {
-            passed.list.push(to.admit(grant)?)?;
+            match to.admit(grant) {
+                Ok(p) => list.push_within_capacity(p)?,
+                Err(e) => {
+                    passed.list = Few::Many(list);
+                    return Err(e);
+                }
+            }
         }
+        passed.list = Few::Many(list);
         Ok(passed)
     }
 
-    /// The receiver has them now: each coming one becomes a count. True if one of them is dead, and
-    /// its notice may now be received.
-    #[inline]
-    pub(crate) fn take(&self, peer: &mut Inner) -> bool {
-        let mut dead = false;
-        for passed in self.list.iter() {
-            if let Passed::Handle(h) = passed {
-                h.add_coming(-1, peer);
-                h.add_count(1, peer);
-                dead |= h.is_dead();
-            }
+    /// Announces handles to a peer and lets it have them, if `tell` can tell what they are there: its
+    /// caller's ids of them stay meanwhile, as in the hand of a receiver.
+    pub(crate) fn deliver<T>(
+        to: &Arc<Peer>,
+        grants: &[Grant],
+        tell: impl FnOnce(&[Passed]) -> Result<T>,
+    ) -> Result<(Self, T)> {
+        let passed = Self::admit(to, grants)?;
+        {
+            let _inner = to.inner.lock();
+            passed.add_in_hand(1);
         }
-        self.taken.store(true, Relaxed);
-        dead
+        let told = tell(&passed);
+        let dead = passed.finish(&mut to.inner.lock(), told.is_ok());
+        if dead {
+            to.wake();
+        }
+        Ok((passed, told?))
     }
 
-    /// The receiver that has them in its hand is done; it has them now, if it `takes` them. As
-    /// [`take`](Self::take).
+    /// The receiver that has them in its hand is done; it has them now, if it `takes` them: each coming
+    /// one becomes a count. True if one of them is dead, and its notice may now be received.
     #[inline]
     pub(crate) fn finish(&self, peer: &mut Inner, takes: bool) -> bool {
         let mut dead = false;
-        for passed in self.list.iter() {
+        for passed in self.iter() {
             if let Passed::Handle(h) = passed {
                 h.add_in_hand(-1);
                 if takes {
                     h.add_coming(-1, peer);
                     h.add_count(1, peer);
+                    h.charge();
                     dead |= h.is_dead();
                 }
             }
@@ -176,7 +212,7 @@ impl PassedList {
     /// A receiver takes them into its hand, or is done. With the peer's lock held.
     #[inline]
     pub(crate) fn add_in_hand(&self, n: i64) {
-        for passed in self.list.iter() {
+        for passed in self.iter() {
             if let Passed::Handle(h) = passed {
                 h.add_in_hand(n);
             }
@@ -187,8 +223,13 @@ impl PassedList {
 impl Deref for PassedList {
     type Target = [Passed];
 
+    #[inline]
     fn deref(&self) -> &[Passed] {
-        &self.list
+        match &self.list {
+            Few::None => &[],
+            Few::One(one) => one,
+            Few::Many(many) => many,
+        }
     }
 }
 
@@ -196,7 +237,7 @@ impl Drop for PassedList {
     #[inline]
     fn drop(&mut self) {
         if !self.taken.load(Relaxed) {
-            for passed in self.list.iter() {
+            for passed in self.iter() {
                 if let Passed::Handle(h) = passed {
                     h.peer.give_up(h);
                 }
@@ -211,7 +252,13 @@ pub(crate) struct Message {
     pub(crate) node: NodeRef,
     /// Written by a [`Draft`] alone.
     written: UnsafeCell<Written>,
+    /// What it is charged to: nothing, if it is null; [a user](FOR_USER) alone, if it is not in the
+    /// owner's book; or an account there, and its user. Under the owner's lock, once it is linked.
+    charged: Atomic<*mut Account>,
     len: u32,
+    /// What it is charged for besides its payload: handles, and files in the upper byte. Set by a
+    /// [`Draft`] alone.
+    extras: Atomic<i16>,
     /// Of the slice, if there is one.
     fate: Atomic<i8>,
     pub(crate) priority: u8,
@@ -238,6 +285,11 @@ struct Extra {
     baggage: Option<KBox<Baggage>>,
 }
 
+/// In the place of an account, in the lowest bit: the rest is the address of a user.
+const FOR_USER: usize = 1;
+
+const _: () = assert!(abi::BUS1_MAX_HANDLES < 256 && abi::BUS1_MAX_FDS < 256);
+
 /// What becomes of a slice when its message is dropped: it is zeroed and freed; freed, since it was
 /// sent; or left, since user space has it.
 const UNSENT: i8 = 0;
@@ -251,17 +303,14 @@ unsafe impl Sync for Message {}
 
 #[pinned_drop]
 impl PinnedDrop for Message {
+    #[inline]
     fn drop(self: Pin<&mut Self>) {
-        Stat::Messages.add(-1);
+        if !self.charged.load(Relaxed).is_null() || self.has_own_slice() {
+            self.give_back();
+        }
         if !self.is_plain() {
             // SAFETY: The only reference, and nobody looks at it after this.
             unsafe { ManuallyDrop::drop(&mut (*self.written.get()).extra) };
-        }
-        if let Some(slice) = self.slice() {
-            let fate = self.fate.load(Relaxed);
-            if fate != TAKEN {
-                self.node.owner.unreserve(slice, self.len(), fate == SENT);
-            }
         }
     }
 }
@@ -315,18 +364,88 @@ impl Message {
         unsafe { core::slice::from_raw_parts(self.inline.get().cast(), len) }
     }
 
-    /// A receiver takes the slice: it is user space's.
+    /// What it is charged for.
+    #[inline(always)]
+    fn amounts(&self) -> Amounts {
+        let mut amounts = Amounts::of_payload(self.len());
+        let extras = u32::from(self.extras.load(Relaxed) as u16);
+        amounts.handles = extras & 0xff;
+        amounts.files = extras >> 8;
+        amounts
+    }
+
+    /// It has a slice that is not user space's.
     #[inline]
-    pub(crate) fn take_slice(&self, peer: &mut Inner) {
+    fn has_own_slice(&self) -> bool {
+        self.slice().is_some() && self.fate.load(Relaxed) != TAKEN
+    }
+
+    /// It was not received.
+    #[cold]
+    fn give_back(&self) {
+        let owner = &self.node.owner;
+        let has_slice = self.has_own_slice();
+        if let (Some(slice), UNSENT) = (self.slice(), self.fate.load(Relaxed)) {
+            owner.zero(slice, self.len());
+        }
+        if let Some(user) = self.take_user() {
+            discharge_user(user, &self.amounts());
+        }
+        let mut inner = owner.inner.lock();
+        self.discharge(&mut inner);
+        if let (Some(slice), true) = (self.slice(), has_slice) {
+            inner.slices.free(slice.id);
+            Stat::Slices.add(-1);
+        }
+        let trim = owner.note_idle(&mut inner);
+        owner.unlock_room(inner);
+        if trim {
+            owner.trim();
+        }
+    }
+
+    /// The user it is charged to alone, who is to be discharged.
+    fn take_user(&self) -> Option<UserRef> {
+        let charged = self.charged.load(Relaxed);
+        if charged.addr() & FOR_USER == 0 {
+            return None;
+        }
+        self.charged.store(core::ptr::null_mut(), Relaxed);
+        // SAFETY: From `UserRef::as_ptr`, and kept by this charge.
+        Some(unsafe { UserRef::from_ptr(charged.wrapping_byte_sub(FOR_USER).cast()) })
+    }
+
+    /// It is not in flight any more, if it was.
+    #[inline(always)]
+    pub(crate) fn discharge(&self, owner: &mut Inner) {
+        // SAFETY: Not a user: see `charged`.
+        let account = unsafe { AccountRef::from_ptr(self.charged.load(Relaxed)) };
+        if let Some(account) = account {
+            self.charged.store(core::ptr::null_mut(), Relaxed);
+            owner.discharge(account, &self.amounts());
+        }
+    }
+
+    /// It is in the queue again, after all: at the expense of whose queue it is, whatever that has.
+    #[cold]
+    pub(crate) fn recharge(&self, owner: &mut Inner) {
+        let account = owner.charge_own(&self.amounts());
+        self.charged.store(account.as_ptr(), Relaxed);
+    }
+
+    /// A receiver takes it into its hand. The slice is user space's.
+    #[inline]
+    pub(crate) fn take(&self, peer: &mut Inner) {
+        self.discharge(peer);
         if let Some(slice) = self.slice() {
             peer.slices.set_users(slice.id, true);
             self.fate.store(TAKEN, Relaxed);
         }
     }
 
-    /// Takes back [`take_slice`](Self::take_slice). False if user space has freed the slice, though
-    /// it was not told of it.
-    pub(crate) fn untake_slice(&self, peer: &mut Inner) -> bool {
+    /// Takes back [`take`](Self::take). False if user space has freed the slice, though it was not told
+    /// of it.
+    pub(crate) fn untake(&self, peer: &mut Inner) -> bool {
         let Some(slice) = self.slice() else {
             return true;
         };
@@ -338,22 +457,55 @@ impl Message {
         true
     }
 
-    /// The message is linked, or that is taken back.
-    #[inline]
-    pub(crate) fn set_sent(&self, sent: bool) {
-        if self.slice().is_some() {
-            self.fate.store(if sent { SENT } else { UNSENT }, Relaxed);
-        }
+    /// It was linked, and that is taken back: nobody has seen it.
+    pub(crate) fn set_unsent(&self) {
+        self.fate.store(UNSENT, Relaxed);
     }
+}
+
+impl Amounts {
+    /// Of a message with a payload of that many bytes, and nothing else.
+    #[inline]
+    pub(crate) fn of_payload(len: usize) -> Self {
+        let mut amounts = Self::MESSAGE;
+        if len > INLINE {
+            amounts.granules = len.div_ceil(GRANULE) as u32;
+        }
+        amounts
+    }
+}
+
+/// What was charged to the user who sent it.
+#[inline]
+pub(crate) fn discharge_user(user: UserRef, what: &Amounts) {
+    if what.handles != 0 {
+        user.discharge(Limit::Passed, what.handles as usize);
+    }
+    if what.files != 0 {
+        user.discharge(Limit::Files, what.files as usize);
+    }
+    // Last: it keeps the user.
+    user.discharge(Limit::Messages, 1);
 }
 
 /// A message that is not linked yet: nobody else can see it. Not to be dropped under a lock.
 pub(crate) struct Draft(ListArc<Item<Message>>);
 
 impl Draft {
-    #[inline]
-    pub(crate) fn new(node: NodeRef, len: usize, priority: u8) -> Result<Self> {
-        let memory = node.owner.spare.take()?;
+    /// EDQUOT if its sender has too many on their way.
+    #[inline(always)]
+    pub(crate) fn new(from: &Peer, node: NodeRef, len: usize, priority: u8) -> Result<Self> {
+        from.user.charge(Limit::Messages, 1)?;
+        let memory = node
+            .owner
+            .spare
+            .take()
+            .inspect_err(|_| from.user.discharge(Limit::Messages, 1))?;
+        let charged = from
+            .user
+            .as_ptr()
+            .cast::<Account>()
+            .wrapping_byte_add(FOR_USER);
         let message = memory.pin_init_with(Item::new(try_pin_init!(Message {
                 node,
                 written: UnsafeCell::new(Written {
@@ -363,13 +515,14 @@ impl Draft {
                         baggage: None,
                     }),
                 }),
+                charged: Atomic::new(charged),
                 len: len as u32,
+                extras: Atomic::new(0),
                 fate: Atomic::new(UNSENT),
                 priority,
                 is_plain: Atomic::new(true),
                 inline <- Opaque::ffi_init(|_| ()),
             }? Error)))?;
-        Stat::Messages.add(1);
         Ok(Self(message.into()))
     }
 
@@ -379,19 +532,58 @@ impl Draft {
         unsafe { &mut *self.0.written.get() }
     }
 
+    /// It is to bring so many handles and files; before it is booked. EDQUOT if its sender has too many
+    /// on their way.
+    #[inline]
+    pub(crate) fn charge_extras(&self, from: &Peer, handles: usize, files: usize) -> Result {
+        if handles != 0 {
+            from.user.charge(Limit::Passed, handles)?;
+            self.0.extras.store(handles as i16, Relaxed);
+        }
+        if files != 0 {
+            from.user.charge(Limit::Files, files)?;
+            self.0.extras.store((files << 8 | handles) as i16, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Charges it at the receiver, before anything is made for what it brings; unless it takes a slice,
+    /// since then that does it. As [`Peer::link`].
+    pub(crate) fn book(&self, from: &Peer, account: AccountRef) -> Result {
+        if self.len() > INLINE {
+            return Ok(());
+        }
+        self.0.node.owner.inner.lock().book_in(self, from, account)
+    }
+
+    /// Whether it is charged at the receiver.
+    #[inline]
+    pub(crate) fn is_booked(&self) -> bool {
+        self.0.charged.load(Relaxed).addr() & FOR_USER == 0
+    }
+
+    #[inline]
+    pub(crate) fn set_booked(&self, account: AccountRef) {
+        self.0.charged.store(account.as_ptr(), Relaxed);
+    }
+
+    #[inline(always)]
+    pub(crate) fn amounts(&self) -> Amounts {
+        self.0.amounts()
+    }
+
     /// Copies the payload, inline or to a slice. EFAULT, and what [`Peer::reserve`] fails with.
     #[inline]
-    pub(crate) fn fill(&mut self, payload: &Payload) -> Result {
+    pub(crate) fn fill(&mut self, from: &Peer, account: AccountRef, payload: &Payload) -> Result {
         let len = payload.len();
         if len <= INLINE {
+            let place = self.0.inline.get().cast::<MaybeUninit<u8>>();
             // SAFETY: The place is valid, we have the only reference, and it is as good as
             // uninitialised.
-            let to = unsafe {
-                core::slice::from_raw_parts_mut(self.0.inline.get().cast::<MaybeUninit<u8>>(), len)
-            };
+            let to = unsafe { core::slice::from_raw_parts_mut(place, len) };
             return read_inline(payload, to);
         }
-        let slice = self.0.node.owner.reserve(&self.0.node, len)?;
+        let slice = self.0.node.owner.reserve(self, from, account)?;
         self.written().slice = slice;
         let pool = self.0.node.owner.pool().ok_or(EINVAL)?;
         pool.fill(slice.offset, payload)
@@ -408,24 +600,32 @@ impl Draft {
     #[inline]
     pub(crate) fn set_only(&mut self, passed: Passed) {
         self.0.is_plain.store(false, Relaxed);
-        let list = &raw mut self.written().extra.passed.list;
+        let list = &raw mut self.written().extra.passed;
         // SAFETY: There is none in it yet, so that nothing is to be dropped.
-        unsafe { list.write(Several::One([passed])) };
+        unsafe { list.write(PassedList::one(passed)) };
     }
 
+    /// It is booked, and about to be linked.
     #[inline]
     pub(crate) fn into_message(self) -> ListArc<Item<Message>> {
-        self.0.set_sent(true);
+        if self.0.slice().is_some() {
+            self.0.fate.store(SENT, Relaxed);
+        }
         self.0
     }
 
     /// Links the message, which brings a handle that the receiver has already. Gives it back if it
     /// is not that simple.
     #[inline]
-    pub(crate) fn link_known(self, grant: &Grant) -> core::result::Result<Option<Arc<Peer>>, Self> {
+    pub(crate) fn link_known(
+        self,
+        from: &Peer,
+        account: AccountRef,
+        grant: &Grant,
+    ) -> core::result::Result<Option<Arc<Peer>>, Self> {
         let owner = Arc::as_ptr(&self.0.node.owner);
         // SAFETY: As in `link`.
-        unsafe { (*owner).link_known(self, grant) }
+        unsafe { (*owner).link_known(self, from, account, grant) }
     }
 
     pub(crate) fn set_passed(&mut self, passed: PassedList) {
@@ -438,18 +638,32 @@ impl Draft {
         self.written().extra.baggage = Some(baggage);
     }
 
+    #[inline]
     pub(crate) fn node(&self) -> &NodeRef {
         &self.0.node
     }
 
-    /// Links the message to its node: it is sent. Returns who is to be woken. EHOSTUNREACH, EAGAIN.
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     #[inline]
-    pub(crate) fn link(self, commit: Option<&Arc<Commit>>) -> Result<Option<Arc<Peer>>> {
-        let message = self.0;
-        let owner = Arc::as_ptr(&message.node.owner);
+    pub(crate) fn priority(&self) -> u8 {
+        self.0.priority
+    }
+
+    /// Links the message to its node: it is sent. Returns who is to be woken. As [`Peer::link`].
+    #[inline]
+    pub(crate) fn link(
+        self,
+        from: &Peer,
+        account: AccountRef,
+        commit: Option<&Arc<Commit>>,
+    ) -> Result<Option<Arc<Peer>>> {
+        let owner = Arc::as_ptr(&self.0.node.owner);
         // SAFETY: The message keeps its node, and that its owner. Once it is linked it may be
         // gone, but not before the lock is given back, and that is the last we do with the owner.
-        unsafe { (*owner).link(message, commit) }
+        unsafe { (*owner).link(self, from, account, commit) }
     }
 
     /// For [`Message`]s of a multicast: to settle, or to take back.

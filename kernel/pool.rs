@@ -12,7 +12,8 @@
 //! no page that a slice touches goes back.
 
 use crate::backing::{Backing, Mapping, OwnedPage, Place};
-use crate::bridge::{max_pool_pages, Counted, Stat};
+use crate::bridge::Stat;
+use crate::limits::{Limit, UserRef};
 use crate::slices::{Slices, GRANULE};
 use crate::user::{copy_in, Payload};
 use core::mem::MaybeUninit;
@@ -22,6 +23,7 @@ use kernel::bindings;
 use kernel::page::{BorrowedPage, PAGE_SIZE};
 use kernel::prelude::*;
 use kernel::sync::atomic::{ordering, Atomic};
+use kernel::types::ScopeGuard;
 
 /// Places that are counted together, so that empty ones need not be looked at one by one.
 const GROUP: usize = 64;
@@ -31,12 +33,14 @@ pub(crate) struct Pool {
     /// How many pages there are in each group of places.
     groups: KVVec<Atomic<i32>>,
     n_pages: Atomic<u64>,
+    /// Whose peer it is of.
+    user: UserRef,
     pub(crate) backing: Backing,
 }
 
 impl Pool {
-    /// Of `n` pages, for a peer. Charged to the current process.
-    pub(crate) fn new(n: usize, peer: *const impl Sized) -> Result<Self> {
+    /// Of `n` pages, for a peer. Charged to its user, and to the current process.
+    pub(crate) fn new(n: usize, peer: *const impl Sized, user: UserRef) -> Result<Self> {
         let mut places = KVVec::with_capacity(n, GFP_KERNEL_ACCOUNT)?;
         for _ in 0..n {
             places.push_within_capacity(Place::new())?;
@@ -49,6 +53,7 @@ impl Pool {
             places,
             groups,
             n_pages: Atomic::new(0),
+            user,
             backing: Backing::new(peer)?,
         })
     }
@@ -86,10 +91,12 @@ impl Pool {
         if let Some(page) = place.claim() {
             return Ok(page);
         }
-        let counted = Counted::new_within(Stat::PoolPages, max_pool_pages())?;
+        self.user.charge(Limit::Pages, 1)?;
+        let charged = ScopeGuard::new(|| self.user.discharge(Limit::Pages, 1));
         match place.fill(self.backing.page()?) {
             Ok(page) => {
-                core::mem::forget(counted);
+                charged.dismiss();
+                Stat::PoolPages.add(1);
                 self.n_pages.add(1, ordering::Relaxed);
                 if let Some(group) = self.groups.get(index / GROUP) {
                     group.add(1, ordering::Relaxed);
@@ -109,6 +116,7 @@ impl Pool {
             group.add(-1, ordering::Relaxed);
         }
         Stat::PoolPages.add(-1);
+        self.user.discharge(Limit::Pages, 1);
     }
 
     /// Parks idle pages until `parked` is full; false if there are no more. With the lock held that

@@ -159,6 +159,12 @@ impl Slices {
         (self.n_used, self.used * GRANULE)
     }
 
+    /// The same in granules.
+    #[inline]
+    pub(crate) fn granules(&self) -> u32 {
+        self.used as u32
+    }
+
     /// What is needed before the next [`alloc`](Self::alloc) or [`extend`](Self::extend).
     pub(crate) fn growth(&self) -> Option<Need> {
         // One more than that, so that freeing finds a slot though its own may be retired.
@@ -326,6 +332,17 @@ impl Slices {
             index = b.free_next;
         }
         None
+    }
+
+    /// Whether [`alloc`](Self::alloc) would find that many granules.
+    pub(crate) fn could_alloc(&mut self, size: u32) -> bool {
+        if self.find(size).is_some() {
+            return true;
+        }
+        if self.spare != NONE {
+            self.merge_spare();
+        }
+        self.find(size).is_some()
     }
 
     /// Allocates `size` granules, or returns `None` if no block is large enough. Needs the growth.
