@@ -84,7 +84,7 @@ static bool can_read(const struct peer *p, size_t page)
 
 TEST("RES-5 idle pages go back, and come again with the next message")
 {
-	struct peer p = peer_new(1 << 20);
+	struct peer p = peer_new(4 << 20);
 	struct test_counts before, now;
 	static u8 data[100000];
 	u64 n = node_new(&p, 1), slices[8];
@@ -118,7 +118,7 @@ TEST("RES-5 idle pages go back, and come again with the next message")
 		EQ(now.n[TEST_POOL_PAGES], before.n[TEST_POOL_PAGES]);
 		for (size_t i = 0; i < p.pool_size / page_size(); i++)
 			CHECK(!can_read(&p, i));
-		EQ(peer_info(&p).pool_size, 1 << 20);
+		EQ(peer_info(&p).pool_size, 4 << 20);
 	}
 }
 
@@ -223,11 +223,11 @@ TEST("RES-5 what is held or queued is never touched")
 
 TEST("RES-5 a page that goes back is gone from all mappings of it")
 {
-	struct peer p = peer_new(8 * page_size());
+	struct peer p = peer_new(16 * page_size());
 	size_t page = page_size();
 	u64 n = node_new(&p, 1);
 	static u8 data[4 * 4096], copy[1 << 16];
-	const u8 *again = pool_map(p.fd, 8 * page);
+	const u8 *again = pool_map(p.fd, 16 * page);
 	const u8 *part = mmap(NULL, 2 * page, PROT_READ, MAP_SHARED, p.fd, (off_t)page);
 	int go[2], done[2];
 	struct in in;
@@ -292,7 +292,8 @@ static void only(const struct peer *p, u8 good)
 
 TEST("MSG-4 pages that come again show nothing of what was there, nor of copies that failed")
 {
-	struct peer p = peer_new(64 * page_size()), a = peer_new(0), other = peer_new(64 * page_size());
+	struct peer p = peer_new(192 * page_size()), other = peer_new(192 * page_size());
+	struct peer a = peer_new(0);
 	u64 n = node_new(&p, 1), h = grant(&p, n, &a), m = node_new(&other, 2);
 	static u8 secret[64 * 4096], data[3000];
 	u8 *edge = edge_alloc(sizeof(secret) / 2);
@@ -376,7 +377,7 @@ static void let_go(struct stalled *s)
 
 TEST("RES-5 the pages of a copy that is under way stay; others go meanwhile")
 {
-	struct peer p = peer_new(64 * page_size()), a = peer_new(0);
+	struct peer p = peer_new(128 * page_size()), a = peer_new(0);
 	u64 n = node_new(&p, 1), h = grant(&p, n, &a);
 	size_t size = 8 * page_size();
 	static u8 data[40 * 4096];
@@ -454,7 +455,7 @@ TEST("RES-3 the pages of a peer that is closed go at once, though its handles st
 
 	if (!test_counts(&before))
 		SKIP("the module's counts can not be read");
-	p = peer_new(1 << 20);
+	p = peer_new(4 << 20);
 	n = node_new(&p, 1);
 	h = grant(&p, n, &a);
 	/* Held, given back, and queued. */
@@ -684,7 +685,7 @@ TEST("RES-3 a pool is charged to the cgroup of who mapped it, messages to their 
 
 	cg_new("a");
 	cg_new("b");
-	s = scene_new(8 * MIB);
+	s = scene_new(16 * MIB);
 	a = child_new("a", scene_map, &s);
 	kernel_a = cg_kernel("a");
 	s.n = 64;
@@ -698,10 +699,10 @@ TEST("RES-3 a pool is charged to the cgroup of who mapped it, messages to their 
 	/* Messages that do not touch the pool. */
 	kernel_a = cg_kernel("a");
 	kernel_b = cg_kernel("b");
-	s.n = 10000;
+	s.n = 5000;
 	s.len = 64;
 	c = child_new("b", scene_send, &s);
-	GE(cg_kernel("b"), kernel_b + 10000 * 200);
+	GE(cg_kernel("b"), kernel_b + 5000 * 200);
 	LT(cg_kernel("a"), kernel_a + MIB / 2);
 
 	/* And all of it comes back. */
