@@ -43,8 +43,8 @@ impl Drop for Mapping {
     }
 }
 
-/// Whom the pages of a pool are charged to, and the pool's place among those that the shrinker looks
-/// at.
+/// Whom the pages of a pool are charged to, and the pool's place among those that the shrinker
+/// looks at.
 pub(crate) struct Backing(NonNull<abi::bus1_backing>);
 
 // SAFETY: What is not constant is only used under the peer's lock.
@@ -128,8 +128,8 @@ impl Drop for OwnedPage {
 ///
 /// Who has a slice that touches the page may fill the place, and take a page back that is parked
 /// ([`claim`](Self::claim)). Who has the peer's lock and sees that no slice touches it may park it,
-/// and then, without the lock, but one at a time, free it if it is still parked. So there is nothing
-/// to wait for on either side.
+/// and then, without the lock, but one at a time, free it if it is still parked. So there is
+/// nothing to wait for on either side.
 pub(crate) struct Place(Atomic<*mut bindings::page>);
 
 /// In the address of a page that is parked.
@@ -219,8 +219,8 @@ impl Place {
         false
     }
 
-    /// Takes a page out that was parked and is not mapped any more, unless it was claimed or somebody
-    /// has pinned it: then it stays.
+    /// Takes a page out that was parked and is not mapped any more, unless it was claimed or
+    /// somebody has pinned it: then it stays.
     ///
     /// By who has parked it.
     pub(crate) fn take(&self) -> Option<OwnedPage> {

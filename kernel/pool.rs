@@ -2,11 +2,11 @@
 
 //! The pages of a pool: memory that senders copy into, once, and the receiver maps read-only.
 //!
-//! Pages are added as slices first reach them, zeroed, and charged to who made the pool. They stay until
-//! they are idle, that is, until no slice touches them, and memory is short, or the peer is closed:
-//! see `reclaim.rs`. What a page shows is only ever what was sent to this peer, or zero: the tail of a
-//! slice's last granule is zeroed, and so is a slice whose copying failed (MSG-4). A freed slice keeps
-//! the bytes that its receiver has seen already.
+//! Pages are added as slices first reach them, zeroed, and charged to who made the pool. They stay
+//! until they are idle, that is, until no slice touches them, and memory is short, or the peer is
+//! closed: see `reclaim.rs`. What a page shows is only ever what was sent to this peer, or zero:
+//! the tail of a slice's last granule is zeroed, and so is a slice whose copying failed (MSG-4). A
+//! freed slice keeps the bytes that its receiver has seen already.
 //!
 //! Copying is done without any lock, by whoever has allocated the slice: slices do not overlap, and
 //! no page that a slice touches goes back.
@@ -147,8 +147,8 @@ impl Pool {
         true
     }
 
-    /// Unmaps and frees what is parked, as far as nobody wants it back, and returns how much that is.
-    /// One thread at a time, without a lock.
+    /// Unmaps and frees what is parked, as far as nobody wants it back, and returns how much that
+    /// is. One thread at a time, without a lock.
     pub(crate) fn free_parked(&self, parked: &mut Parked, mapping: Option<&Mapping>) -> usize {
         parked.retain(|at| self.places.get(at).is_some_and(Place::settle));
         if let Some(mapping) = mapping {

@@ -4,15 +4,15 @@
 //! (RES-5).
 //!
 //! A page is idle if no slice touches it. Under the peer's lock idle pages are *parked*, a few at a
-//! time; without it they are unmapped and freed. Whoever allocates a slice meanwhile that touches one takes
-//! it back from where it is parked, so a sender never waits for the shrinker, which may run in any
-//! thread of any priority; and the shrinker waits for no sender. A fault that has found the page
-//! before it was parked keeps it locked until it is mapped; the shrinker leaves such a page alone.
-//! A page that is pinned stays, too: it is mapped for a device or another kernel object, which would
-//! not see what is sent later.
+//! time; without it they are unmapped and freed. Whoever allocates a slice meanwhile that touches
+//! one takes it back from where it is parked, so a sender never waits for the shrinker, which may
+//! run in any thread of any priority; and the shrinker waits for no sender. A fault that has found
+//! the page before it was parked keeps it locked until it is mapped; the shrinker leaves such a
+//! page alone. A page that is pinned stays, too: it is mapped for a device or another kernel
+//! object, which would not see what is sent later.
 //!
-//! A peer is *listed* once it may have idle pages, until the shrinker has looked at all of them: the
-//! price is paid by the first slice that is given back after that, and no other.
+//! A peer is *listed* once it may have idle pages, until the shrinker has looked at all of them:
+//! the price is paid by the first slice that is given back after that, and no other.
 
 use crate::abi;
 use crate::peer::{Inner, Peer};

@@ -8,13 +8,13 @@
 //! space sees. A slice's id is that of its record, so giving one back needs no search, and a stale
 //! or invented id is not found.
 //!
-//! Where memory is warm is not recorded, but follows: the block freed last is kept for the next slice of its
-//! size; else a small block that must fit is taken, the one freed last of its class, from its low end. What
-//! was never used is in the largest block, and comes last. So a pool keeps about as much memory as
-//! was in use at a time: the tests say how much.
+//! Where memory is warm is not recorded, but follows: the block freed last is kept for the next
+//! slice of its size; else a small block that must fit is taken, the one freed last of its class,
+//! from its low end. What was never used is in the largest block, and comes last. So a pool keeps
+//! about as much memory as was in use at a time: the tests say how much.
 //!
-//! Pages that lie in free blocks alone are *idle*. Free blocks with such pages stand in one more list,
-//! in the order in which they became so, until they were looked at: see [`Slices::idle`].
+//! Pages that lie in free blocks alone are *idle*. Free blocks with such pages stand in one more
+//! list, in the order in which they became so, until they were looked at: see [`Slices::idle`].
 //!
 //! Sizes and offsets are counted in granules. Memory for records is allocated by the caller, who
 //! asks [`Slices::growth`] first.
@@ -261,8 +261,8 @@ impl Slices {
         }
     }
 
-    /// About how many of the pool's pages, if it has `n_pages`, are idle and were not looked at: not 0
-    /// if there are any.
+    /// About how many of the pool's pages, if it has `n_pages`, are idle and were not looked at:
+    /// not 0 if there are any.
     #[inline]
     pub(crate) fn max_idle(&self, n_pages: usize) -> usize {
         // Slices touch at least as many as they fill. The spare block may share pages with
@@ -273,8 +273,8 @@ impl Slices {
             .min(self.idle_pages + spare.div_ceil(PAGE) as usize)
     }
 
-    /// Some idle pages that were not looked at since they became so. No slice touches them until the
-    /// lock is released.
+    /// Some idle pages that were not looked at since they became so. No slice touches them until
+    /// the lock is released.
     pub(crate) fn idle(&mut self) -> Option<Range<usize>> {
         if self.spare != NONE {
             self.merge_spare();
@@ -449,8 +449,8 @@ impl Slices {
         self.merge(id);
     }
 
-    /// Frees a block for good. The record of the freed space is the one of the first block of it, but
-    /// under a new id.
+    /// Frees a block for good. The record of the freed space is the one of the first block of it,
+    /// but under a new id.
     fn merge(&mut self, id: u64) {
         let Some(mut b) = self.blocks.remove(id) else {
             return;
