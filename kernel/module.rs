@@ -9,9 +9,9 @@
 //! |---|---|
 //! | `abi`, `bridge`, `errno`, `user` | the structs of user space, the C side, copying from and to user memory |
 //! | `ids`, `slices`, `item`, `queue` | containers that know nothing of peers: ids, the pool's allocator, the order |
-//! | `pool`, `baggage` | the pages of a pool; files and stamps |
-//! | `node`, `handle`, `message`, `peer`, `moving`, `spare` | the objects, the peer that ties them together, counts on their way out, memory for the next message |
-//! | `object`, `export`, `send`, `describe`, `recv` | the commands, and how what is received is described |
+//! | `pool`, `baggage` | the pages of a pool; files, stamps, where a body is |
+//! | `memfd`, `node`, `handle`, `message`, `peer`, `moving`, `spare` | what a buffer has, the objects, the peer that ties them together, counts on their way out, memory for the next message |
+//! | `object`, `export`, `buffer`, `send`, `describe`, `recv` | the commands, and how what is received is described |
 //! | `command` | the table of commands, and the entry points that C calls |
 //!
 //! # Locks
@@ -24,6 +24,7 @@
 mod abi;
 mod baggage;
 mod bridge;
+mod buffer;
 mod command;
 mod describe;
 mod errno;
@@ -31,6 +32,7 @@ mod export;
 mod handle;
 mod ids;
 mod item;
+mod memfd;
 mod message;
 mod moving;
 mod node;

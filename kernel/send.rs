@@ -8,9 +8,10 @@
 //! and can be taken back until the flag is set: see `queue.rs`.
 
 use crate::abi::{self, bus1_cmd_send, bus1_pass};
-use crate::baggage::{read_files, Baggage, FileRef, Stamp};
+use crate::baggage::{read_files, Baggage, Body, FileRef, Stamp};
 use crate::bridge::Sequence;
-use crate::errno::{edquot, ehostunreach};
+use crate::buffer::{check_body, find_body, BODY_FLAGS};
+use crate::errno::{edquot, ehostunreach, eopnotsupp};
 use crate::handle::Grade;
 use crate::item::{Commit, Item};
 use crate::message::{Draft, Message, PassedList};
@@ -24,8 +25,12 @@ use kernel::prelude::*;
 use kernel::sync::Arc;
 
 pub(crate) fn send(peer: &Arc<Peer>, cmd: &bus1_cmd_send) -> Result {
-    let flags = u64::from(abi::BUS1_SEND_PARTIAL | abi::BUS1_SEND_ORDERED);
-    if cmd.flags & !flags != 0 || cmd.reserved != 0 || cmd.priority > abi::BUS1_MAX_PRIORITY {
+    const MANY: u64 = abi::BUS1_SEND_PARTIAL as u64 | abi::BUS1_SEND_ORDERED as u64;
+    if cmd.flags & !(MANY | BODY_FLAGS) != 0
+        || cmd.reserved != 0
+        || cmd.deadline != 0
+        || cmd.priority > abi::BUS1_MAX_PRIORITY
+    {
         return Err(EINVAL);
     }
     if cmd.n_handles > abi::BUS1_MAX_HANDLES
@@ -38,6 +43,7 @@ pub(crate) fn send(peer: &Arc<Peer>, cmd: &bus1_cmd_send) -> Result {
     if (cmd.n_handles == 0 && cmd.handles != 0) || (cmd.n_fds == 0 && cmd.fds != 0) {
         return Err(EINVAL);
     }
+    check_body(cmd)?;
     let payload = Payload::new(cmd)?;
     if cmd.n_dests != 0 {
         if cmd.dest != 0 {
@@ -45,10 +51,10 @@ pub(crate) fn send(peer: &Arc<Peer>, cmd: &bus1_cmd_send) -> Result {
         }
         return send_many(peer, cmd, Load::read(peer, cmd, &payload)?);
     }
-    if cmd.flags != 0 || cmd.dests != 0 || cmd.errors != 0 {
+    if cmd.flags & MANY != 0 || cmd.dests != 0 || cmd.errors != 0 {
         return Err(EINVAL);
     }
-    if cmd.n_fds == 0 {
+    if cmd.n_fds == 0 && cmd.flags == 0 {
         if cmd.n_handles == 0 {
             let node = peer.inner.lock().resolve(cmd.dest)?.clone();
             if node.is_plain {
@@ -130,6 +136,7 @@ struct Load<'a> {
     /// Dropped after everything else is done: as long as they live no node becomes unused.
     grants: Several<Grant>,
     files: Several<FileRef>,
+    body: Option<Body>,
     /// Made when a node asks for it.
     stamp: Option<Stamp>,
 }
@@ -143,18 +150,23 @@ impl<'a> Load<'a> {
             let grant = grant(&mut peer.inner.lock(), pass)?;
             grants.push(passed(grant, pass)?)?;
         }
+        let body = find_body(cmd, &grants, &files)?;
         Ok(Self {
             payload,
             priority: cmd.priority as u8,
             passes,
             grants,
             files,
+            body,
             stamp: None,
         })
     }
 
     /// A message to a node, with all that may take the caller's memory or time.
     fn prepare(&mut self, node: NodeRef) -> Result<Draft> {
+        if node.root().buffer.is_some() {
+            return Err(eopnotsupp());
+        }
         let mut stamp = None;
         if node.root().wants_creds {
             if self.stamp.is_none() {
@@ -163,8 +175,8 @@ impl<'a> Load<'a> {
             stamp = self.stamp.clone();
         }
         let mut draft = Draft::new(node, self.payload.len(), self.priority)?;
-        if stamp.is_some() || !self.files.is_empty() {
-            draft.set_baggage(Baggage::new(&self.files, stamp)?);
+        if stamp.is_some() || !self.files.is_empty() || self.body.is_some() {
+            draft.set_baggage(Baggage::new(&self.files, stamp, self.body)?);
         }
         draft.fill(self.payload)?;
         Ok(draft)
@@ -248,7 +260,8 @@ struct Spent {
 
 /// Whether an error is that of one destination, not of the command.
 fn is_dest_error(e: Error) -> bool {
-    [ENXIO, EPERM, ehostunreach(), EAGAIN, EMSGSIZE, edquot()].contains(&e)
+    let own = [ehostunreach(), edquot(), eopnotsupp()];
+    [ENXIO, EPERM, EAGAIN, EMSGSIZE].contains(&e) || own.contains(&e)
 }
 
 /// Looks the destinations up, some at a time: others want the lock, too.
