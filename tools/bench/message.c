@@ -112,7 +112,7 @@ static void message_close(struct job *j)
 		m->mine->transport->close(m->mine);
 	if (m->other)
 		m->other->transport->close(m->other);
-	if (m->data)
+	if (m->data && m->alloc)
 		munmap(m->data, m->alloc);
 	free(m);
 }
@@ -133,15 +133,18 @@ static int message_new(struct message_job **out, const struct transport *t, size
 	m->size = size;
 	m->touch = touch;
 	m->alloc = size ? size : 1;
-	m->data = mmap(NULL, m->alloc, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	r = t->open(&m->mine, &m->other, size, alone);
+	if (r < 0)
+		goto fail;
+	if (t->memory)
+		m->alloc = 0;	/* it is the end's */
+	m->data = t->memory ? t->memory(m->mine) :
+		  mmap(NULL, m->alloc, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	if (m->data == MAP_FAILED) {
 		m->data = NULL;
 		r = -errno;
 		goto fail;
 	}
-	r = t->open(&m->mine, &m->other, size, alone);
-	if (r < 0)
-		goto fail;
 	m->job.chunk = part(size, 0, m->mine->chunk);
 	*out = m;
 	return 0;
