@@ -258,7 +258,8 @@ TEST("MSG-5 what is no memfd is refused")
 	NOTHING(&t->b);
 	/* What can be read and is sealed will do, however it was opened. */
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", t->fd);
-	OK(create(&t->a, 0, (int)OK(SYS(open(path, O_RDONLY | O_CLOEXEC)))));
+	fd = (int)OK(SYS(open(path, O_RDONLY | O_CLOEXEC)));
+	OK(create(&t->a, 0, fd));
 	/* It may be empty. */
 	OK(create(&t->a, 0, memfd_new("", 0, SEALED)));
 }
@@ -580,8 +581,8 @@ TEST("MSG-5 a memfd arrives when it is asked for, and no other file does")
 	OK(recv_with(&t->b, &in, BUS1_RECV_MEMFD));
 	EQ(in.fds[0], -EMFILE);
 	ERR(open_buffer(&t->b, t->handle, 0, SIZE), EMFILE);
-	leave_fds(1);
-	close_fd((int)OK(open_buffer(&t->b, t->handle, 0, SIZE)));
+	close_fd(t->fd);
+	OK(open_buffer(&t->b, t->handle, 0, SIZE));
 }
 
 TEST("MSG-5 what is shared says so, and only who could write still can")
@@ -629,7 +630,8 @@ TEST("MSG-5 ABI-1 programs that do not know of bodies")
 	struct pair *t = pair_new();
 	struct bus1_pass pass = { .id = t->buffer };
 	struct bus1_cmd_send cmd = { .dest = t->to_b, .handles = PTR(&pass), .n_handles = 1 };
-	u64 msg[32], buf[32], none = 0x5555555555555555;
+	u64 msg[32], none = 0x5555555555555555;
+	struct bus1_handle h;
 
 	/* Such a sender sends a handle, which is a buffer. */
 	OK(raw_sized(&t->a, BUS1_CMD_SEND, BUS1_CMD_SEND_VER0, &cmd));
@@ -638,15 +640,16 @@ TEST("MSG-5 ABI-1 programs that do not know of bodies")
 	for (u32 size = BUS1_MSG_VER0; size < sizeof(struct bus1_msg); size += 8) {
 		struct bus1_cmd_recv recv = {
 			.flags = BUS1_RECV_NONBLOCK, .msgs = PTR(msg), .n_msgs = 1, .msg_size = size,
-			.buf = PTR(buf), .buf_size = sizeof(buf) };
-		struct bus1_msg *m = (void *)msg;
+			.buf = PTR(&h), .buf_size = sizeof(h) };
+		struct bus1_msg m;
 
 		memset(msg, 0x55, sizeof(msg));
 		OK(send_body(&t->a, t->to_b, t->buffer, 0, 3, 4));
 		OK(recv_cmd(&t->b, &recv));
-		EQ(m->flags, BUS1_MSG_F_BODY);
-		EQ(m->n_handles, 1);
-		EQ(((struct bus1_handle *)buf)->id, t->handle);
+		memcpy(&m, msg, sizeof(m));
+		EQ(m.flags, BUS1_MSG_F_BODY);
+		EQ(m.n_handles, 1);
+		EQ(h.id, t->handle);
 		EQ(msg[size / 8], none);
 		OK(release(&t->b, t->handle));
 	}
