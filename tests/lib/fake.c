@@ -21,6 +21,8 @@
 #define MAX_INLINE	128
 #define MAX_FDS		1024
 
+int __real_close(int fd);
+
 struct fake_node {
 	struct fake_peer *owner;	/* NULL: dead */
 	uint64_t home;			/* serial of who made it */
@@ -304,7 +306,7 @@ static void drop_msg(struct fake_peer *peer, struct fake_msg *msg)
 	for (i = 0; i < msg->n_handles; i++)
 		node_unuse(msg->handles[i]);
 	if (msg->has_memfd)
-		close(msg->memfd);
+		__real_close(msg->memfd);
 	free(msg->handles);
 	node_put(msg->node);
 	free(msg);
@@ -636,7 +638,6 @@ static int cmd_recv(struct fake_peer *peer, struct bus1_cmd_recv *cmd)
 int __real_open64(const char *path, int flags, ...);
 int __real_ioctl(int fd, unsigned long command, ...);
 void *__real_mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t offset);
-int __real_close(int fd);
 int __wrap_open64(const char *path, int flags, ...);
 int __wrap_ioctl(int fd, unsigned long command, ...);
 void *__wrap_mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t offset);
