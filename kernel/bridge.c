@@ -28,16 +28,33 @@
 #include "bridge.h"
 
 /*
+ * The number of the user that a peer is of (RES-2): that of the credentials it
+ * is opened with. What runs in a user namespace that someone other than root has
+ * made counts as that one's: nobody gets a second share by making namespaces.
+ */
+static u32 bus1_user_of(const struct cred *cred)
+{
+	const struct user_namespace *ns;
+	kuid_t uid = cred->euid;
+
+	for (ns = cred->user_ns; ns->parent; ns = ns->parent)
+		if (!uid_eq(ns->owner, GLOBAL_ROOT_UID))
+			uid = ns->owner;
+	return __kuid_val(uid);
+}
+
+/*
  * A peer keeps its wait queue in its own memory, which lives as long as
  * anyone has a reference: every waker has one. Pollers are gone before
  * release() is called, since the file holds them.
  */
 static int bus1_open(struct inode *inode, struct file *file)
 {
-	void *peer = bus1_peer_open();
+	int r = -ENOMEM;
+	void *peer = bus1_peer_open(bus1_user_of(file->f_cred), &r);
 
 	if (!peer)
-		return -ENOMEM;
+		return r;
 	file->private_data = peer;
 	return nonseekable_open(inode, file);
 }
@@ -56,12 +73,14 @@ static long bus1_ioctl(struct file *file, unsigned int cmd, unsigned long arg)
 
 static __poll_t bus1_poll(struct file *file, poll_table *table)
 {
-	__poll_t mask = EPOLLOUT | EPOLLWRNORM;
+	__poll_t mask = 0;
 
 	poll_wait(file, bus1_peer_wait(file->private_data), table);
 	bus1_peer_clean(file->private_data);
 	if (bus1_peer_readable(file->private_data))
 		mask |= EPOLLIN | EPOLLRDNORM;
+	if (bus1_peer_writable(file->private_data))
+		mask |= EPOLLOUT | EPOLLWRNORM;
 	return mask;
 }
 
@@ -288,7 +307,21 @@ void bus1_wake(struct wait_queue_head *wait, bool hup)
 						EPOLLIN | EPOLLRDNORM);
 }
 
-int bus1_wait(struct wait_queue_head *wait, void *peer, __u64 deadline)
+void bus1_wake_writable(struct wait_queue_head *wait)
+{
+	/* Who waits for either: notices of room come with it. */
+	wake_up_interruptible_poll(wait, EPOLLIN | EPOLLRDNORM | EPOLLOUT |
+				   EPOLLWRNORM);
+}
+
+void bus1_wake_one(struct wait_queue_head *wait)
+{
+	wake_up_interruptible(wait);
+}
+
+static __always_inline int bus1_wait_until(struct wait_queue_head *wait,
+					   bool (*is_done)(void *), void *arg,
+					   __u64 deadline)
 {
 	ktime_t expires = ns_to_ktime(min_t(u64, deadline, KTIME_MAX));
 	struct wait_queue_entry entry;
@@ -297,7 +330,7 @@ int bus1_wait(struct wait_queue_head *wait, void *peer, __u64 deadline)
 	init_wait_entry(&entry, WQ_FLAG_EXCLUSIVE);
 	for (;;) {
 		r = prepare_to_wait_event(wait, &entry, TASK_INTERRUPTIBLE);
-		if (bus1_peer_readable(peer))
+		if (is_done(arg))
 			break;
 		if (r)	/* the entry is off the queue already */
 			return r;
@@ -306,14 +339,30 @@ int bus1_wait(struct wait_queue_head *wait, void *peer, __u64 deadline)
 					      HRTIMER_MODE_ABS) && deadline) {
 			/*
 			 * Off the queue before the last look: a wake-up that
-			 * was for us came before, and so did its message.
+			 * was for us came before, and so did its reason.
 			 */
 			finish_wait(wait, &entry);
-			return bus1_peer_readable(peer) ? 0 : -ETIMEDOUT;
+			return is_done(arg) ? 0 : -ETIMEDOUT;
 		}
 	}
 	finish_wait(wait, &entry);
 	return 0;
+}
+
+int bus1_wait(struct wait_queue_head *wait, void *peer, __u64 deadline)
+{
+	return bus1_wait_until(wait, bus1_peer_readable, peer, deadline);
+}
+
+static bool bus1_is_set(void *flag)
+{
+	return smp_load_acquire((const bool *)flag);
+}
+
+int bus1_wait_for(struct wait_queue_head *wait, const bool *flag,
+		  __u64 deadline)
+{
+	return bus1_wait_until(wait, bus1_is_set, (void *)flag, deadline);
 }
 
 int bus1_copy_struct(void *dst, unsigned long ksize, const void *src,
@@ -346,11 +395,6 @@ void bus1_resched(void)
 	cond_resched();
 }
 
-unsigned long bus1_max_pool_pages(void)
-{
-	return totalram_pages() / 4;
-}
-
 /* The totals, readable in /sys/module/bus1/parameters/. */
 static int bus1_stat_get(char *buffer, const struct kernel_param *kp)
 {
@@ -372,20 +416,138 @@ BUS1_STAT_PARAM(messages, BUS1_STAT_MESSAGES, "messages, queued or being sent");
 BUS1_STAT_PARAM(slices, BUS1_STAT_SLICES, "slices of pools in use");
 BUS1_STAT_PARAM(pool_pages, BUS1_STAT_POOL_PAGES, "pages of pools");
 
+/*
+ * How much a user may have of each thing, readable and writable there, too
+ * (RES-4).
+ */
+static const char * const bus1_limit_names[BUS1_LIMIT_N] = {
+	[BUS1_LIMIT_PEERS] = "peers",
+	[BUS1_LIMIT_NODES] = "nodes",
+	[BUS1_LIMIT_HANDLES] = "handles",
+	[BUS1_LIMIT_MESSAGES] = "messages",
+	[BUS1_LIMIT_PASSED] = "passed",
+	[BUS1_LIMIT_FILES] = "files",
+	[BUS1_LIMIT_PAGES] = "pages",
+};
+
+static int bus1_max_get(char *buffer, const struct kernel_param *kp)
+{
+	return sysfs_emit(buffer, "%ld\n", bus1_limit_get((unsigned long)kp->arg));
+}
+
+static int bus1_max_set(const char *value, const struct kernel_param *kp)
+{
+	u32 max;
+	int r = kstrtou32(value, 0, &max);
+
+	if (!r)
+		bus1_limit_set((unsigned long)kp->arg, max);
+	return r;
+}
+
+static const struct kernel_param_ops bus1_max_ops = {
+	.get = bus1_max_get,
+	.set = bus1_max_set,
+};
+
+#define BUS1_MAX_PARAM(name, which, desc)				\
+	module_param_cb(name, &bus1_max_ops, (void *)(which), 0644);	\
+	MODULE_PARM_DESC(name, "how many " desc " a user may have")
+
+BUS1_MAX_PARAM(max_peers, BUS1_LIMIT_PEERS, "peers and exported handles");
+BUS1_MAX_PARAM(max_nodes, BUS1_LIMIT_NODES, "nodes");
+BUS1_MAX_PARAM(max_handles, BUS1_LIMIT_HANDLES, "handles");
+BUS1_MAX_PARAM(max_messages, BUS1_LIMIT_MESSAGES, "messages in flight");
+BUS1_MAX_PARAM(max_passed, BUS1_LIMIT_PASSED, "handles in flight");
+BUS1_MAX_PARAM(max_files, BUS1_LIMIT_FILES, "files in flight");
+BUS1_MAX_PARAM(max_pages, BUS1_LIMIT_PAGES, "pages of pools");
+
+/* /sys/class/misc/bus1/users: what each user has, and may have. */
+static ssize_t users_read(struct file *file, struct kobject *kobj,
+			  const struct bin_attribute *attr, char *to,
+			  loff_t offset, size_t count)
+{
+	unsigned long size = SZ_4K, len;
+	ssize_t r;
+	char *all;
+
+	for (;;) {
+		all = kvmalloc(size, GFP_KERNEL);
+		if (!all)
+			return -ENOMEM;
+		len = bus1_users_show(all, size);
+		if (len <= size)
+			break;
+		kvfree(all);
+		size = len + SZ_4K;
+	}
+	r = memory_read_from_buffer(to, count, &offset, all, len);
+	kvfree(all);
+	return r;
+}
+
+/* "UID NAME MAX" gives a user a limit of its own, "UID NAME default" none. */
+static ssize_t users_write(struct file *file, struct kobject *kobj,
+			   const struct bin_attribute *attr, char *from,
+			   loff_t offset, size_t count)
+{
+	char text[64], name[16], value[16];
+	long max = -1;
+	u32 uid, n;
+	int i, r;
+
+	if (offset || count >= sizeof(text))
+		return -EINVAL;
+	memcpy(text, from, count);
+	text[count] = 0;
+	if (sscanf(text, "%u %15s %15s", &uid, name, value) != 3)
+		return -EINVAL;
+	i = match_string(bus1_limit_names, BUS1_LIMIT_N, name);
+	if (i < 0)
+		return -EINVAL;
+	if (strcmp(value, "default")) {
+		r = kstrtou32(value, 0, &n);
+		if (r)
+			return r;
+		max = n;
+	}
+	r = bus1_limit_set_user(uid, i, max);
+	return r ? r : count;
+}
+
+static const BIN_ATTR_RW(users, 0);
+
+static const struct bin_attribute * const bus1_bin_attrs[] = {
+	&bin_attr_users,
+	NULL,
+};
+
+static const struct attribute_group bus1_group = {
+	.bin_attrs = bus1_bin_attrs,
+};
+
+static const struct attribute_group *bus1_groups[] = {
+	&bus1_group,
+	NULL,
+};
+
 static struct miscdevice bus1_misc = {
 	.minor = MISC_DYNAMIC_MINOR,
 	.name = BUS1_DEVICE,
 	.mode = 0666,
 	.fops = &bus1_fops,
+	.groups = bus1_groups,
 };
 
 static int __init bus1_init(void)
 {
+	bus1_begin(totalram_pages() / 8);
 	return misc_register(&bus1_misc);
 }
 
 static void __exit bus1_exit(void)
 {
+	unsigned long left;
 	int i;
 
 	misc_deregister(&bus1_misc);
@@ -393,6 +555,8 @@ static void __exit bus1_exit(void)
 	for (i = 0; i < BUS1_STAT_N; i++)
 		WARN(bus1_stat(i), "bus1: stat %d is %ld at unload\n", i,
 		     bus1_stat(i));
+	left = bus1_end();
+	WARN(left, "bus1: something is charged to %lu users at unload\n", left);
 }
 
 module_init(bus1_init);

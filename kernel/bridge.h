@@ -27,6 +27,18 @@ enum bus1_stat {
 	BUS1_STAT_N,
 };
 
+/* What is limited for each user; the order is that of the names in bridge.c. */
+enum bus1_limit {
+	BUS1_LIMIT_PEERS,
+	BUS1_LIMIT_NODES,
+	BUS1_LIMIT_HANDLES,
+	BUS1_LIMIT_MESSAGES,
+	BUS1_LIMIT_PASSED,
+	BUS1_LIMIT_FILES,
+	BUS1_LIMIT_PAGES,
+	BUS1_LIMIT_N,
+};
+
 /* C, called from Rust. */
 
 /* The peer of an open file, or NULL if the file is no bus1 peer. */
@@ -87,6 +99,13 @@ void bus1_wait_init(struct wait_queue_head *wait);
  * peer readable, with no lock held.
  */
 void bus1_wake(struct wait_queue_head *wait, bool hup);
+/* The same for pollers alone, who wait until they can send. */
+void bus1_wake_writable(struct wait_queue_head *wait);
+/* Wake one of those in bus1_wait_for(), after setting the flag. */
+void bus1_wake_one(struct wait_queue_head *wait);
+/* As bus1_wait(), until the flag is set. */
+int bus1_wait_for(struct wait_queue_head *wait, const bool *flag,
+		  __u64 deadline);
 /*
  * Wait, exclusively, until bus1_peer_readable(peer). deadline is absolute, in
  * ns of CLOCK_MONOTONIC; 0 is none, and arms no timer.
@@ -105,19 +124,33 @@ int bus1_get_u64(__u64 *value, const __u64 *place);
 int bus1_clear_user(void *dst, unsigned long size);
 
 void bus1_resched(void);
-/* How many pages all pools together may have. */
-unsigned long bus1_max_pool_pages(void);
 
 /* Rust, called from C. A peer is the pointer that bus1_peer_open() gave. */
 
-/* A new peer, or NULL when out of memory or peers; owned by the file. */
-void *bus1_peer_open(void);
+/* Before anything else, and after everything else; how many users are left. */
+void bus1_begin(unsigned long max_pool_pages);
+unsigned long bus1_end(void);
+
+/*
+ * The limit of each user that has none of its own, and that of one: the default
+ * one if it is negative. 0 or a negative errno. May sleep.
+ */
+long bus1_limit_get(__u32 which);
+void bus1_limit_set(__u32 which, long max);
+int bus1_limit_set_user(__u32 uid, __u32 which, long max);
+/* A line for each user. Returns how long all is: size may be less. */
+unsigned long bus1_users_show(char *to, unsigned long size);
+
+/* A new peer of a user, owned by the file; or NULL and a negative errno. */
+void *bus1_peer_open(__u32 uid, int *error);
 void bus1_peer_close(void *peer);
 long bus1_peer_ioctl(void *peer, bool nonblock, unsigned int cmd,
 		     unsigned long arg);
 struct wait_queue_head *bus1_peer_wait(void *peer);
 /* Whether a receive would find something. Any context that may spin. */
 bool bus1_peer_readable(void *peer);
+/* Whether nothing that it has sent waits for room. Likewise. */
+bool bus1_peer_writable(void *peer);
 /* Drop what is at the front and void. May sleep: not while about to wait. */
 void bus1_peer_clean(void *peer);
 /* Make the pool if there is none; check that pgoff + pages is within it. */

@@ -3,6 +3,7 @@
 //! What is on the other side of `bridge.h`, and what the module counts.
 
 use crate::abi;
+use crate::limits::Limit;
 use kernel::bindings;
 use kernel::prelude::*;
 use kernel::sync::atomic::{ordering::Relaxed, Atomic};
@@ -15,7 +16,6 @@ pub(crate) enum Stat {
     Peers = abi::BUS1_STAT_PEERS,
     Nodes = abi::BUS1_STAT_NODES,
     Handles = abi::BUS1_STAT_HANDLES,
-    Messages = abi::BUS1_STAT_MESSAGES,
     Slices = abi::BUS1_STAT_SLICES,
     PoolPages = abi::BUS1_STAT_POOL_PAGES,
 }
@@ -27,15 +27,6 @@ impl Stat {
     pub(crate) fn add(self, n: i64) {
         STATS[self as usize].add(n, Relaxed);
     }
-
-    /// Adds one unless that makes more than `max`.
-    pub(crate) fn try_inc(self, max: i64) -> bool {
-        if STATS[self as usize].fetch_add(1, Relaxed) < max {
-            return true;
-        }
-        self.add(-1);
-        false
-    }
 }
 
 /// One of what a [`Stat`] counts, as long as it lives.
@@ -45,14 +36,6 @@ impl Counted {
     pub(crate) fn new(stat: Stat) -> Self {
         stat.add(1);
         Self(stat)
-    }
-
-    pub(crate) fn new_within(stat: Stat, max: i64) -> Result<Self> {
-        if stat.try_inc(max) {
-            Ok(Self(stat))
-        } else {
-            Err(ENOMEM)
-        }
     }
 }
 
@@ -65,6 +48,9 @@ impl Drop for Counted {
 /// The total of `which`, one of `enum bus1_stat`, for C.
 #[no_mangle]
 pub(crate) extern "C" fn bus1_stat(which: u32) -> kernel::ffi::c_long {
+    if which == abi::BUS1_STAT_MESSAGES {
+        return crate::limits::total(Limit::Messages) as kernel::ffi::c_long;
+    }
     STATS
         .get(which as usize)
         .map_or(0, |s| s.load(Relaxed) as kernel::ffi::c_long)
@@ -101,6 +87,26 @@ impl WaitQueue {
     pub(crate) fn wake(&self, hup: bool) {
         // SAFETY: It was initialised, and lives as long as `self`.
         unsafe { abi::bus1_wake(self.raw(), hup) }
+    }
+
+    /// Of what waits for room: wakes all pollers.
+    pub(crate) fn wake_writable(&self) {
+        // SAFETY: As above.
+        unsafe { abi::bus1_wake_writable(self.raw()) }
+    }
+
+    /// Wakes one who waits with [`wait_for`](Self::wait_for).
+    pub(crate) fn wake_one(&self) {
+        // SAFETY: As above.
+        unsafe { abi::bus1_wake_one(self.raw()) }
+    }
+
+    /// Waits until the flag is set, one of those who do being woken at a time. EINTR (the system call
+    /// is restarted if the signal says so), ETIMEDOUT.
+    pub(crate) fn wait_for(&self, flag: &Atomic<bool>, deadline: u64) -> Result {
+        let flag = core::ptr::from_ref(flag).cast::<bool>();
+        // SAFETY: As above; the flag has the layout of a byte.
+        kernel::error::to_result(unsafe { abi::bus1_wait_for(self.raw(), flag, deadline) })
     }
 
     /// Whether anyone is in it. To be relied on only under a lock that everyone takes, who has
@@ -140,9 +146,4 @@ impl Drop for Sequence {
 pub(crate) fn resched() {
     // SAFETY: Always allowed where sleeping is.
     unsafe { abi::bus1_resched() }
-}
-
-pub(crate) fn max_pool_pages() -> i64 {
-    // SAFETY: Reads a number.
-    unsafe { abi::bus1_max_pool_pages() as i64 }
 }

@@ -35,7 +35,7 @@ pub(crate) fn open(peer: &Arc<Peer>, cmd: &mut bus1_cmd_open, arg: UserPtr) -> R
     if cmd.flags != 0 || cmd.size != 0 || cmd.fd != 0 || cmd.reserved != 0 {
         return Err(EINVAL);
     }
-    let node = peer.inner.lock().resolve(cmd.id)?.clone();
+    let node = peer.inner.lock().resolve(cmd.id)?.0.clone();
     let buffer = node.root().buffer.as_ref().ok_or(emediumtype())?;
     let file = {
         let mut owner = node.owner.inner.lock();

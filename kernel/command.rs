@@ -6,6 +6,7 @@ use crate::abi::{self, Command};
 use crate::buffer;
 use crate::describe::Call;
 use crate::export;
+use crate::limits;
 use crate::object;
 use crate::peer::Peer;
 use crate::recv;
@@ -134,10 +135,30 @@ unsafe fn borrow<'a>(peer: *mut c_void) -> ArcBorrow<'a, Peer> {
 
 /// See `bridge.h`.
 #[no_mangle]
-pub(crate) extern "C" fn bus1_peer_open() -> *mut c_void {
-    match Peer::open(false) {
+pub(crate) extern "C" fn bus1_begin(max_pool_pages: c_ulong) {
+    limits::init(max_pool_pages as i64);
+}
+
+/// See `bridge.h`.
+#[no_mangle]
+pub(crate) extern "C" fn bus1_end() -> c_ulong {
+    limits::end() as c_ulong
+}
+
+/// See `bridge.h`.
+///
+/// # Safety
+///
+/// `error` can be written to.
+#[no_mangle]
+pub(crate) unsafe extern "C" fn bus1_peer_open(uid: u32, error: *mut c_int) -> *mut c_void {
+    match Peer::open(uid, false) {
         Ok(peer) => Arc::into_raw(peer).cast_mut().cast(),
-        Err(_) => core::ptr::null_mut(),
+        Err(e) => {
+            // SAFETY: By the caller.
+            unsafe { *error = e.to_errno() };
+            core::ptr::null_mut()
+        }
     }
 }
 
@@ -187,6 +208,17 @@ pub(crate) unsafe extern "C" fn bus1_peer_ioctl(
 pub(crate) unsafe extern "C" fn bus1_peer_readable(peer: *mut c_void) -> bool {
     // SAFETY: By the caller.
     unsafe { borrow(peer) }.is_readable()
+}
+
+/// See `bridge.h`.
+///
+/// # Safety
+///
+/// `peer` is the peer of a file that stays open.
+#[no_mangle]
+pub(crate) unsafe extern "C" fn bus1_peer_writable(peer: *mut c_void) -> bool {
+    // SAFETY: By the caller.
+    unsafe { borrow(peer) }.is_writable()
 }
 
 /// See `bridge.h`.

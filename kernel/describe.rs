@@ -152,21 +152,33 @@ pub(crate) fn describe(call: &Call<'_>, kind: Kind<'_>, at: &mut Cursor, drops: 
         #[cfg(CONFIG_KUNIT = "y")]
         Kind::Test(_) => return Err(EINVAL),
     }
-    if drops {
+    write_msg(call, &mut msg, at.n)?;
+    at.used = used;
+    at.n += 1;
+    Ok(())
+}
+
+/// Writes the notice that a handle can be sent through again.
+pub(crate) fn describe_writable(call: &Call<'_>, handle: u64) -> Result {
+    let mut msg = bus1_msg {
+        type_: abi::BUS1_MSG_WRITABLE,
+        id: handle,
+        ..Default::default()
+    };
+    write_msg(call, &mut msg, 0)
+}
+
+#[inline]
+fn write_msg(call: &Call<'_>, msg: &mut bus1_msg, n: u32) -> Result {
+    if call.has(abi::BUS1_RECV_DROP) {
         msg.flags |= abi::BUS1_MSG_F_DROPPED;
     }
     if call.has(abi::BUS1_RECV_PEEK) {
         msg.flags |= abi::BUS1_MSG_F_PEEKED;
     }
     let stride = call.cmd.msg_size as usize;
-    write_entry(
-        call.cmd.msgs.wrapping_add(u64::from(at.n) * stride as u64),
-        stride,
-        &msg,
-    )?;
-    at.used = used;
-    at.n += 1;
-    Ok(())
+    let place = call.cmd.msgs.wrapping_add(u64::from(n) * stride as u64);
+    write_entry(place, stride, msg)
 }
 
 /// Writes what a message brings, and returns where that ends in buf[].

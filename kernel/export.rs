@@ -32,9 +32,8 @@ pub(crate) fn export(peer: &Arc<Peer>, cmd: &bus1_cmd_export, arg: UserPtr) -> R
     }
     grant.grade = grant.grade.without(cmd.drop_rights);
 
-    let holder = Peer::open(true)?;
-    let passed = PassedList::admit(&holder, core::slice::from_ref(&grant))?;
-    passed.take(&mut holder.inner.lock());
+    let holder = Peer::open(peer.user.uid(), true)?;
+    PassedList::deliver(&holder, core::slice::from_ref(&grant), |_| Ok(()))?;
 
     let raw = Arc::into_raw(holder);
     let place = arg.wrapping_byte_add(offset_of!(bus1_cmd_export, fd));
@@ -69,23 +68,10 @@ pub(crate) fn import(peer: &Arc<Peer>, cmd: &bus1_cmd_import, arg: UserPtr) -> R
     }
     let file = FileRef::get(cmd.fd, false)?;
     let grant = held(&file)?;
-    let passed = PassedList::admit(peer, core::slice::from_ref(&grant))?;
-    let Some(one) = passed.first() else {
-        return Err(EINVAL);
-    };
-    // As in the hand of a receiver: the id told here stays.
-    {
-        let _inner = peer.inner.lock();
-        passed.add_in_hand(1);
-    }
     let place = arg.wrapping_byte_add(offset_of!(bus1_cmd_import, handle));
-    let told = user::write(place.as_const_ptr().addr() as u64, &one.describe());
-    let mut inner = peer.inner.lock();
-    passed.add_in_hand(-1);
-    let dead = told.is_ok() && passed.take(&mut inner);
-    drop(inner);
-    if dead {
-        peer.wake();
-    }
-    told
+    PassedList::deliver(peer, core::slice::from_ref(&grant), |passed| {
+        let one = passed.first().ok_or(EINVAL)?;
+        user::write(place.as_const_ptr().addr() as u64, &one.describe())
+    })?;
+    Ok(())
 }

@@ -10,18 +10,24 @@
 use crate::abi;
 use crate::bridge::{Counted, Stat};
 use crate::item::{Commit, Deliver, Entry, Item, Ready, Tag};
+use crate::limits::Limit;
 use crate::node::{push_notice, put_user, NodeRef, Told};
 use crate::peer::{Inner, Peer};
+use crate::room::{leave_account, Account, AccountRef};
 use core::mem::MaybeUninit;
 use kernel::list::{
     impl_list_arc_safe, impl_list_item, AtomicTracker, List, ListArc, ListLinks, TryNewListArc,
 };
 use kernel::prelude::*;
-use kernel::sync::atomic::{ordering::Relaxed, Atomic};
+use kernel::sync::atomic::{ordering::Full, ordering::Relaxed, Atomic};
 use kernel::sync::{Arc, UniqueArc};
 
 pub(crate) type HandleRef = Arc<Item<Handle>>;
 pub(crate) type HandleList = List<Item<Handle>, 2>;
+pub(crate) type WaitList = List<Item<Handle>, 3>;
+
+/// In the place of an account: the handle is gone, and gets none any more.
+const GONE: *mut Account = core::ptr::without_provenance_mut(1);
 
 /// What a handle is good for: its rights, and whether it is weak. Part of its identity (OBJ-4).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -92,10 +98,22 @@ pub(crate) struct Handle {
     in_hand: Atomic<u64>,
     /// The node died, and this handle's notice was linked or will be. Likewise.
     dead: Atomic<bool>,
+    /// Its peer's user is charged for it. Likewise.
+    charged: Atomic<bool>,
+    /// It is in its peer's list of handles that can be sent through again. Likewise.
+    told: Atomic<bool>,
+    /// The peer's account at the node's owner, null, or [`GONE`]. Set under the owner's lock.
+    account: Atomic<*mut Account>,
+    /// It waits for room there. Under the owner's lock.
+    waiting: Atomic<bool>,
     #[pin]
     links: ListLinks<2>,
     #[pin]
+    wait_links: ListLinks<3>,
+    #[pin]
     tracker: AtomicTracker<2>,
+    #[pin]
+    wait_tracker: AtomicTracker<3>,
     _counted: Counted,
 }
 
@@ -108,8 +126,16 @@ impl_list_arc_safe! {
 impl_list_item! {
     impl ListItem<2> for Item<Handle> { using ListLinks { self.body.links }; }
 }
+impl_list_arc_safe! {
+    impl ListArcSafe<3> for Handle { tracked_by wait_tracker: AtomicTracker<3>; }
+}
+impl_list_arc_safe! {
+    impl ListArcSafe<3> for Item<Handle> { tracked_by body: Handle; }
+}
+impl_list_item! {
+    impl ListItem<3> for Item<Handle> { using ListLinks { self.body.wait_links }; }
+}
 
-// SAFETY: The one type of that tag.
 // SAFETY: The one type of that tag.
 unsafe impl Deliver for Handle {
     const TAG: Tag = Tag::Handle;
@@ -133,8 +159,14 @@ impl Handle {
                 named: Atomic::new(false),
                 in_hand: Atomic::new(0),
                 dead: Atomic::new(false),
+                charged: Atomic::new(false),
+                told: Atomic::new(false),
+                account: Atomic::new(core::ptr::null_mut()),
+                waiting: Atomic::new(false),
                 links <- ListLinks::new(),
+                wait_links <- ListLinks::new(),
                 tracker <- AtomicTracker::new(),
+                wait_tracker <- AtomicTracker::new(),
                 _counted: Counted::new(Stat::Handles),
             }? Error)))?;
         Ok(handle.into())
@@ -153,6 +185,60 @@ impl Handle {
 
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Relaxed)
+    }
+
+    /// User space has it now: its user is charged, once. A peer does not get more than it may have:
+    /// see [`Peer::admit`].
+    #[inline]
+    pub(crate) fn charge(&self) {
+        if !self.charged.load(Relaxed) {
+            self.charged.store(true, Relaxed);
+            self.peer.user.charge_anyway(Limit::Handles, 1);
+        }
+    }
+
+    /// The account that a message through it is charged to, if it has one by now.
+    #[inline]
+    pub(crate) fn account(&self) -> Option<AccountRef> {
+        let account = self.account.load(Relaxed);
+        if account == GONE {
+            return None;
+        }
+        // SAFETY: Of the book of the node's owner, which the handle keeps.
+        unsafe { AccountRef::from_ptr(account) }
+    }
+
+    /// Refers to an account from now on. With the owner's lock held. False if it has one, or is gone.
+    pub(crate) fn set_account(&self, account: AccountRef) -> bool {
+        let none = core::ptr::null_mut();
+        self.account.cmpxchg(none, account.as_ptr(), Full).is_ok()
+    }
+
+    /// The account that it referred to; it is gone.
+    #[inline]
+    pub(crate) fn take_account(&self) -> Option<AccountRef> {
+        let account = self.account.xchg(GONE, Full);
+        if account == GONE {
+            return None;
+        }
+        // SAFETY: As in `account`.
+        unsafe { AccountRef::from_ptr(account) }
+    }
+
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.waiting.load(Relaxed)
+    }
+
+    pub(crate) fn set_waiting(&self, waiting: bool) {
+        self.waiting.store(waiting, Relaxed);
+    }
+
+    pub(crate) fn is_told(&self) -> bool {
+        self.told.load(Relaxed)
+    }
+
+    pub(crate) fn set_told(&self, told: bool) {
+        self.told.store(told, Relaxed);
     }
 
     /// User space has it, though its counts may be moving.
@@ -285,6 +371,10 @@ impl Retired {
             put_user(&handle.node, commit)
         };
         drop(self.notice.take());
+        leave_account(&handle);
+        if handle.charged.load(Relaxed) {
+            handle.peer.user.discharge(Limit::Handles, 1);
+        }
         // The handle may be what keeps its peer.
         let peer = handle.peer.clone();
         peer.spare_handle.put(handle);

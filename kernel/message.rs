@@ -7,14 +7,18 @@ use crate::baggage::Baggage;
 use crate::bridge::Stat;
 use crate::handle::{Grade, Handle, HandleRef};
 use crate::item::{Commit, Deliver, DynItem, Item, Ready, Tag};
+use crate::limits::{Limit, UserRef};
 use crate::node::{Grant, Node, NodeRef, Use};
-use crate::peer::{Inner, Peer};
+use crate::peer::{Inner, Peer, Target};
 use crate::pool::read_inline;
-use crate::slices::Slice;
-use crate::user::{Payload, Several};
+use crate::quota::Amounts;
+use crate::room::{Account, AccountRef};
+use crate::slices::{Slice, GRANULE};
+use crate::user::Payload;
 use core::cell::UnsafeCell;
 use core::mem::{ManuallyDrop, MaybeUninit};
 use core::ops::Deref;
+use core::ptr::NonNull;
 use kernel::list::ListArc;
 use kernel::prelude::*;
 use kernel::sync::atomic::{ordering::Relaxed, Atomic};
@@ -110,10 +114,17 @@ impl Passed {
     }
 }
 
-/// Handles on their way to one peer. Unless it is [taken](Self::take), they are given up on drop,
-/// which must not be under a lock.
+/// Small, since every message has it.
+enum Few {
+    None,
+    One([Passed; 1]),
+    Many(KBox<KVVec<Passed>>),
+}
+
+/// Handles on their way to one peer. Unless the receiver [has](Self::finish) them, they are given up
+/// on drop, which must not be under a lock.
 pub(crate) struct PassedList {
-    list: Several<Passed>,
+    list: Few,
     taken: Atomic<bool>,
 }
 
@@ -121,50 +132,76 @@ impl PassedList {
     #[inline]
     pub(crate) const fn new() -> Self {
         Self {
-            list: Several::None,
+            list: Few::None,
+            taken: Atomic::new(false),
+        }
+    }
+
+    #[inline]
+    fn one(passed: Passed) -> Self {
+        Self {
+            list: Few::One([passed]),
             taken: Atomic::new(false),
         }
     }
 
     /// Announces handles to a peer. EHOSTUNREACH if it is closed, EDQUOT if it has too many.
     pub(crate) fn admit(to: &Arc<Peer>, grants: &[Grant]) -> Result<Self> {
+        if let [grant] = grants {
+            return Ok(Self::one(to.admit(grant)?));
+        }
+        let list = KVVec::with_capacity(grants.len(), GFP_KERNEL_ACCOUNT)?;
+        let mut list = KBox::new(list, GFP_KERNEL_ACCOUNT)?;
+        let taken = Atomic::new(false);
         let mut passed = Self {
-            list: Several::new(grants.len())?,
-            taken: Atomic::new(false),
+            list: Few::None,
+            taken,
         };
         for grant in grants {
-            passed.list.push(to.admit(grant)?)?;
+            match to.admit(grant) {
+                Ok(p) => list.push_within_capacity(p)?,
+                Err(e) => {
+                    passed.list = Few::Many(list);
+                    return Err(e);
+                }
+            }
         }
+        passed.list = Few::Many(list);
         Ok(passed)
     }
 
-    /// The receiver has them now: each coming one becomes a count. True if one of them is dead, and
-    /// its notice may now be received.
-    #[inline]
-    pub(crate) fn take(&self, peer: &mut Inner) -> bool {
-        let mut dead = false;
-        for passed in self.list.iter() {
-            if let Passed::Handle(h) = passed {
-                h.add_coming(-1, peer);
-                h.add_count(1, peer);
-                dead |= h.is_dead();
-            }
+    /// Announces handles to a peer and lets it have them, if `tell` can tell what they are there: its
+    /// caller's ids of them stay meanwhile, as in the hand of a receiver.
+    pub(crate) fn deliver<T>(
+        to: &Arc<Peer>,
+        grants: &[Grant],
+        tell: impl FnOnce(&[Passed]) -> Result<T>,
+    ) -> Result<(Self, T)> {
+        let passed = Self::admit(to, grants)?;
+        {
+            let _inner = to.inner.lock();
+            passed.add_in_hand(1);
         }
-        self.taken.store(true, Relaxed);
-        dead
+        let told = tell(&passed);
+        let dead = passed.finish(&mut to.inner.lock(), told.is_ok());
+        if dead {
+            to.wake();
+        }
+        Ok((passed, told?))
     }
 
-    /// The receiver that has them in its hand is done; it has them now, if it `takes` them. As
-    /// [`take`](Self::take).
+    /// The receiver that has them in its hand is done; it has them now, if it `takes` them: each coming
+    /// one becomes a count. True if one of them is dead, and its notice may now be received.
     #[inline]
     pub(crate) fn finish(&self, peer: &mut Inner, takes: bool) -> bool {
         let mut dead = false;
-        for passed in self.list.iter() {
+        for passed in self.iter() {
             if let Passed::Handle(h) = passed {
                 h.add_in_hand(-1);
                 if takes {
                     h.add_coming(-1, peer);
                     h.add_count(1, peer);
+                    h.charge();
                     dead |= h.is_dead();
                 }
             }
@@ -176,7 +213,7 @@ impl PassedList {
     /// A receiver takes them into its hand, or is done. With the peer's lock held.
     #[inline]
     pub(crate) fn add_in_hand(&self, n: i64) {
-        for passed in self.list.iter() {
+        for passed in self.iter() {
             if let Passed::Handle(h) = passed {
                 h.add_in_hand(n);
             }
@@ -187,8 +224,13 @@ impl PassedList {
 impl Deref for PassedList {
     type Target = [Passed];
 
+    #[inline]
     fn deref(&self) -> &[Passed] {
-        &self.list
+        match &self.list {
+            Few::None => &[],
+            Few::One(one) => one,
+            Few::Many(many) => many,
+        }
     }
 }
 
@@ -196,7 +238,7 @@ impl Drop for PassedList {
     #[inline]
     fn drop(&mut self) {
         if !self.taken.load(Relaxed) {
-            for passed in self.list.iter() {
+            for passed in self.iter() {
                 if let Passed::Handle(h) = passed {
                     h.peer.give_up(h);
                 }
@@ -211,6 +253,9 @@ pub(crate) struct Message {
     pub(crate) node: NodeRef,
     /// Written by a [`Draft`] alone.
     written: UnsafeCell<Written>,
+    /// Of the node's owner: what the message is charged to, as long as it waits there. Null if it is
+    /// not. Under the owner's lock.
+    account: Atomic<*mut Account>,
     len: u32,
     /// Of the slice, if there is one.
     fate: Atomic<i8>,
@@ -252,16 +297,26 @@ unsafe impl Sync for Message {}
 #[pinned_drop]
 impl PinnedDrop for Message {
     fn drop(self: Pin<&mut Self>) {
-        Stat::Messages.add(-1);
+        let owner = &self.node.owner;
+        let slice = self.slice().filter(|_| self.fate.load(Relaxed) != TAKEN);
+        let is_charged = !self.account.load(Relaxed).is_null();
+        if let Some(slice) = slice {
+            if self.fate.load(Relaxed) == UNSENT {
+                owner.zero(slice, self.len());
+            }
+        }
+        if slice.is_some() || is_charged {
+            let mut inner = owner.inner.lock();
+            self.discharge(&mut inner);
+            if let Some(slice) = slice {
+                inner.slices.free(slice.id);
+                Stat::Slices.add(-1);
+            }
+            owner.unlock_room(inner);
+        }
         if !self.is_plain() {
             // SAFETY: The only reference, and nobody looks at it after this.
             unsafe { ManuallyDrop::drop(&mut (*self.written.get()).extra) };
-        }
-        if let Some(slice) = self.slice() {
-            let fate = self.fate.load(Relaxed);
-            if fate != TAKEN {
-                self.node.owner.unreserve(slice, self.len(), fate == SENT);
-            }
         }
     }
 }
@@ -315,18 +370,55 @@ impl Message {
         unsafe { core::slice::from_raw_parts(self.inline.get().cast(), len) }
     }
 
-    /// A receiver takes the slice: it is user space's.
+    /// What it is charged for, besides being one.
     #[inline]
-    pub(crate) fn take_slice(&self, peer: &mut Inner) {
+    fn rest(&self) -> Amounts {
+        let mut rest = Amounts::default();
+        if self.slice().is_some() {
+            rest.granules = self.len().div_ceil(GRANULE) as u32;
+        }
+        if !self.is_plain() {
+            rest.handles = self.passed().len() as u32;
+            rest.files = self.baggage().map_or(0, Baggage::n_files) as u32;
+        }
+        rest
+    }
+
+    /// It is not in flight any more.
+    #[inline]
+    pub(crate) fn discharge(&self, owner: &mut Inner) {
+        let account = self.account.load(Relaxed);
+        if account.is_null() {
+            return;
+        }
+        self.account.store(core::ptr::null_mut(), Relaxed);
+        if self.is_plain() && self.slice().is_none() {
+            owner.discharge(account, None);
+        } else {
+            owner.discharge(account, Some(&self.rest()));
+        }
+    }
+
+    /// It is in the queue again, after all: at the expense of whose queue it is, whatever that has.
+    #[cold]
+    pub(crate) fn recharge(&self, owner: &mut Inner) {
+        let account = owner.charge_own(&self.rest());
+        self.account.store(account, Relaxed);
+    }
+
+    /// A receiver takes it into its hand. The slice is user space's.
+    #[inline]
+    pub(crate) fn take(&self, peer: &mut Inner) {
+        self.discharge(peer);
         if let Some(slice) = self.slice() {
             peer.slices.set_users(slice.id, true);
             self.fate.store(TAKEN, Relaxed);
         }
     }
 
-    /// Takes back [`take_slice`](Self::take_slice). False if user space has freed the slice, though
-    /// it was not told of it.
-    pub(crate) fn untake_slice(&self, peer: &mut Inner) -> bool {
+    /// Takes back [`take`](Self::take). False if user space has freed the slice, though it was not told
+    /// of it.
+    pub(crate) fn untake(&self, peer: &mut Inner) -> bool {
         let Some(slice) = self.slice() else {
             return true;
         };
@@ -338,21 +430,95 @@ impl Message {
         true
     }
 
-    /// The message is linked, or that is taken back.
-    #[inline]
-    pub(crate) fn set_sent(&self, sent: bool) {
-        if self.slice().is_some() {
-            self.fate.store(if sent { SENT } else { UNSENT }, Relaxed);
-        }
+    /// It was linked, and that is taken back: nobody has seen it.
+    pub(crate) fn set_unsent(&self) {
+        self.fate.store(UNSENT, Relaxed);
     }
 }
 
+impl Amounts {
+    /// Of a message with a payload of that many bytes, and nothing else.
+    #[inline]
+    pub(crate) fn of_payload(len: usize) -> Self {
+        let mut amounts = Self::MESSAGE;
+        if len > INLINE {
+            amounts.granules = len.div_ceil(GRANULE) as u32;
+        }
+        amounts
+    }
+}
+
+/// What a message is charged for until it is linked, when the message itself has that.
+pub(crate) struct Charge {
+    /// Who sends, and its peer's id.
+    user: UserRef,
+    pub(crate) sender: u64,
+    pub(crate) account: AccountRef,
+    /// All of it.
+    pub(crate) what: Amounts,
+    /// It is in the receiver's book, too. Then the owner is that of the draft's node.
+    booked: Option<NonNull<Peer>>,
+}
+
+impl Charge {
+    #[inline]
+    fn new(from: &Peer, to: &Target, len: usize) -> Result<Self> {
+        from.user.charge(Limit::Messages, 1)?;
+        Ok(Self {
+            user: from.user,
+            sender: from.id,
+            account: to.account,
+            what: Amounts::of_payload(len),
+            booked: None,
+        })
+    }
+
+    #[inline]
+    pub(crate) fn is_booked(&self) -> bool {
+        self.booked.is_some()
+    }
+}
+
+impl Drop for Charge {
+    #[cold]
+    fn drop(&mut self) {
+        let Some(owner) = self.booked else {
+            discharge_user(self.user, &self.what);
+            return;
+        };
+        // SAFETY: The draft, of which this is dropped first, keeps it.
+        let owner = unsafe { owner.as_ref() };
+        let mut inner = owner.inner.lock();
+        inner.discharge(self.account.as_ptr(), Some(&self.what));
+        owner.unlock_room(inner);
+    }
+}
+
+/// What was charged to the user who sent it.
+#[inline]
+pub(crate) fn discharge_user(user: UserRef, what: &Amounts) {
+    if what.handles != 0 {
+        user.discharge(Limit::Passed, what.handles as usize);
+    }
+    if what.files != 0 {
+        user.discharge(Limit::Files, what.files as usize);
+    }
+    // Last: it keeps the user.
+    user.discharge(Limit::Messages, 1);
+}
+
 /// A message that is not linked yet: nobody else can see it. Not to be dropped under a lock.
-pub(crate) struct Draft(ListArc<Item<Message>>);
+pub(crate) struct Draft {
+    pub(crate) charge: Charge,
+    message: ListArc<Item<Message>>,
+}
 
 impl Draft {
+    /// EDQUOT if its sender has too many on their way.
     #[inline]
-    pub(crate) fn new(node: NodeRef, len: usize, priority: u8) -> Result<Self> {
+    pub(crate) fn new(from: &Peer, to: Target, len: usize, priority: u8) -> Result<Self> {
+        let charge = Charge::new(from, &to, len)?;
+        let node = to.node;
         let memory = node.owner.spare.take()?;
         let message = memory.pin_init_with(Item::new(try_pin_init!(Message {
                 node,
@@ -363,20 +529,51 @@ impl Draft {
                         baggage: None,
                     }),
                 }),
+                account: Atomic::new(core::ptr::null_mut()),
                 len: len as u32,
                 fate: Atomic::new(UNSENT),
                 priority,
                 is_plain: Atomic::new(true),
                 inline <- Opaque::ffi_init(|_| ()),
             }? Error)))?;
-        Stat::Messages.add(1);
-        Ok(Self(message.into()))
+        Ok(Self {
+            charge,
+            message: message.into(),
+        })
     }
 
     #[inline]
     fn written(&mut self) -> &mut Written {
         // SAFETY: We have the only reference to the message.
-        unsafe { &mut *self.0.written.get() }
+        unsafe { &mut *self.message.written.get() }
+    }
+
+    /// It is to bring so many handles and files. EDQUOT if its sender has too many on their way.
+    pub(crate) fn charge_extras(&mut self, handles: usize, files: usize) -> Result {
+        let user = self.charge.user;
+        user.charge(Limit::Passed, handles)?;
+        self.charge.what.handles = handles as u32;
+        user.charge(Limit::Files, files)?;
+        self.charge.what.files = files as u32;
+        Ok(())
+    }
+
+    /// Charges it at the receiver, before anything is made for what it brings; unless it takes a slice,
+    /// since then that does it. As [`Peer::link`].
+    pub(crate) fn book(&mut self) -> Result {
+        if self.len() > INLINE {
+            return Ok(());
+        }
+        let owner = Arc::as_ptr(&self.message.node.owner);
+        // SAFETY: The message keeps its node, and that its owner.
+        let mut inner = unsafe { (*owner).inner.lock() };
+        inner.book_in(self)
+    }
+
+    /// That was done. With the lock of the owner held.
+    #[inline]
+    pub(crate) fn set_booked(&mut self) {
+        self.charge.booked = Some(NonNull::from(&*self.message.node.owner));
     }
 
     /// Copies the payload, inline or to a slice. EFAULT, and what [`Peer::reserve`] fails with.
@@ -384,76 +581,93 @@ impl Draft {
     pub(crate) fn fill(&mut self, payload: &Payload) -> Result {
         let len = payload.len();
         if len <= INLINE {
+            let place = self.message.inline.get().cast::<MaybeUninit<u8>>();
             // SAFETY: The place is valid, we have the only reference, and it is as good as
             // uninitialised.
-            let to = unsafe {
-                core::slice::from_raw_parts_mut(self.0.inline.get().cast::<MaybeUninit<u8>>(), len)
-            };
+            let to = unsafe { core::slice::from_raw_parts_mut(place, len) };
             return read_inline(payload, to);
         }
-        let slice = self.0.node.owner.reserve(&self.0.node, len)?;
+        let owner = Arc::as_ptr(&self.message.node.owner);
+        // SAFETY: The message keeps its node, and that its owner.
+        let owner = unsafe { &*owner };
+        let slice = owner.reserve(self)?;
         self.written().slice = slice;
-        let pool = self.0.node.owner.pool().ok_or(EINVAL)?;
+        let pool = owner.pool().ok_or(EINVAL)?;
         pool.fill(slice.offset, payload)
     }
 
     /// Announces one handle to the receiver. EHOSTUNREACH, EDQUOT.
     #[inline]
     pub(crate) fn admit(&mut self, grant: &Grant) -> Result {
-        let passed = self.0.node.owner.admit(grant)?;
+        let passed = self.message.node.owner.admit(grant)?;
         self.set_only(passed);
         Ok(())
     }
 
     #[inline]
     pub(crate) fn set_only(&mut self, passed: Passed) {
-        self.0.is_plain.store(false, Relaxed);
-        let list = &raw mut self.written().extra.passed.list;
+        self.message.is_plain.store(false, Relaxed);
+        let list = &raw mut self.written().extra.passed;
         // SAFETY: There is none in it yet, so that nothing is to be dropped.
-        unsafe { list.write(Several::One([passed])) };
+        unsafe { list.write(PassedList::one(passed)) };
     }
 
+    /// It is about to be linked, and is charged from now on.
     #[inline]
     pub(crate) fn into_message(self) -> ListArc<Item<Message>> {
-        self.0.set_sent(true);
-        self.0
+        let Self { charge, message } = self;
+        message.account.store(charge.account.as_ptr(), Relaxed);
+        core::mem::forget(charge);
+        if message.slice().is_some() {
+            message.fate.store(SENT, Relaxed);
+        }
+        message
     }
 
     /// Links the message, which brings a handle that the receiver has already. Gives it back if it
     /// is not that simple.
     #[inline]
     pub(crate) fn link_known(self, grant: &Grant) -> core::result::Result<Option<Arc<Peer>>, Self> {
-        let owner = Arc::as_ptr(&self.0.node.owner);
+        let owner = Arc::as_ptr(&self.message.node.owner);
         // SAFETY: As in `link`.
         unsafe { (*owner).link_known(self, grant) }
     }
 
     pub(crate) fn set_passed(&mut self, passed: PassedList) {
-        self.0.is_plain.store(false, Relaxed);
+        self.message.is_plain.store(false, Relaxed);
         self.written().extra.passed = passed;
     }
 
     pub(crate) fn set_baggage(&mut self, baggage: KBox<Baggage>) {
-        self.0.is_plain.store(false, Relaxed);
+        self.message.is_plain.store(false, Relaxed);
         self.written().extra.baggage = Some(baggage);
     }
 
+    #[inline]
     pub(crate) fn node(&self) -> &NodeRef {
-        &self.0.node
+        &self.message.node
     }
 
-    /// Links the message to its node: it is sent. Returns who is to be woken. EHOSTUNREACH, EAGAIN.
+    pub(crate) fn len(&self) -> usize {
+        self.message.len()
+    }
+
+    #[inline]
+    pub(crate) fn priority(&self) -> u8 {
+        self.message.priority
+    }
+
+    /// Links the message to its node: it is sent. Returns who is to be woken. As [`Peer::link`].
     #[inline]
     pub(crate) fn link(self, commit: Option<&Arc<Commit>>) -> Result<Option<Arc<Peer>>> {
-        let message = self.0;
-        let owner = Arc::as_ptr(&message.node.owner);
+        let owner = Arc::as_ptr(&self.message.node.owner);
         // SAFETY: The message keeps its node, and that its owner. Once it is linked it may be
         // gone, but not before the lock is given back, and that is the last we do with the owner.
-        unsafe { (*owner).link(message, commit) }
+        unsafe { (*owner).link(self, commit) }
     }
 
     /// For [`Message`]s of a multicast: to settle, or to take back.
     pub(crate) fn message(&self) -> Arc<Item<Message>> {
-        self.0.clone_arc()
+        self.message.clone_arc()
     }
 }

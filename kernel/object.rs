@@ -106,8 +106,8 @@ fn remove(node: &NodeRef, inner: &mut Inner, garbage: &mut Items) {
     // The table's references are not the last ones: the caller has another.
     if node.base.is_some() {
         drop(inner.remove_facet(node));
-    } else if inner.ids.remove(node.id.load(Relaxed)).is_some() {
-        inner.nodes -= 1;
+    } else {
+        drop(inner.remove_node(node));
     }
     if let Some(notice) = inner.queue.remove(&**node) {
         garbage.push_back(notice);
@@ -127,7 +127,7 @@ fn destroy_one(peer: &Arc<Peer>, id: u64, flags: u64) -> Result<bool> {
     mark_dead(&node, &mut inner);
     remove(&node, &mut inner, &mut garbage);
     inner.queue.prune(&mut garbage, PRUNE);
-    drop(inner);
+    peer.unlock_all(inner);
     tell(holders, None, &mut HandleList::new());
     peer.drop_items(garbage);
     Ok(true)
@@ -171,7 +171,7 @@ fn destroy_ids(peer: &Arc<Peer>, ids: &[u64], flags: u64) -> Result {
         is_told |= detach(facet, &mut inner, Some(&commit));
     }
     inner.queue.prune(&mut garbage, PRUNE);
-    drop(inner);
+    peer.unlock_all(inner);
 
     let mut told = HandleList::new();
     for node in &nodes {
@@ -217,7 +217,7 @@ pub(crate) fn finish_spent(facet: &NodeRef) {
     let mut inner = owner.inner.lock();
     remove(facet, &mut inner, &mut garbage);
     let is_told = detach(facet, &mut inner, None);
-    drop(inner);
+    owner.unlock_all(inner);
     drop(garbage);
     if is_told {
         owner.wake();
@@ -316,25 +316,13 @@ pub(crate) fn transfer(peer: &Arc<Peer>, cmd: &bus1_cmd_transfer) -> Result {
         grant.grade = grant.grade.without(cmd.drop_rights);
         grants.push_within_capacity(if weak { grant.weaken() } else { grant })?;
     }
-    let passed = PassedList::admit(&to.peer, &grants)?;
-    // As in the hand of a receiver: the ids told here stay.
-    {
-        let _inner = to.peer.inner.lock();
-        passed.add_in_hand(1);
-    }
-    let mut r = write_ids(cmd.out, &passed).map(|()| Moving::none());
-    if moves {
-        r = r.and_then(|_| Moving::start(peer, ids.len(), ids.iter().copied()));
-    }
-    // If that went well nothing fails from here on.
-    let mut inner = to.peer.inner.lock();
-    passed.add_in_hand(-1);
-    let dead = r.is_ok() && passed.take(&mut inner);
-    drop(inner);
-    let moving = r?;
-    if dead {
-        to.peer.wake();
-    }
+    let (passed, moving) = PassedList::deliver(&to.peer, &grants, |passed| {
+        write_ids(cmd.out, passed)?;
+        if moves {
+            return Moving::start(peer, ids.len(), ids.iter().copied());
+        }
+        Ok(Moving::none())
+    })?;
     drop(moving.finish());
     if strong {
         for grant in &grants {

@@ -4,32 +4,33 @@
 
 use crate::bridge::{Counted, Stat, WaitQueue};
 use crate::errno::{edquot, ehostunreach};
-use crate::handle::{Grade, Handle, HandleList, HandleRef, Retired};
+use crate::handle::{Grade, Handle, HandleList, HandleRef, Retired, WaitList};
 use crate::ids::{Growth, Hashed, IdTable};
-use crate::item::{Commit, Entry, Item, Items};
+use crate::item::{Commit, Entry, Items};
+use crate::limits::{Limit, Opened, UserRef};
 use crate::message::{Draft, Message, Passed};
 use crate::node::{mark_dead, tell_holders, Grant, Node, NodeRef, Use};
 use crate::pool::Pool;
 use crate::queue::Queue;
+use crate::quota::allows;
+use crate::room::{AccountRef, Book, NewAccount, Ring};
 use crate::slices::{Slice, Slices, GRANULE};
 use crate::spare::Spare;
 use core::mem;
 use core::ptr::NonNull;
 use kernel::alloc::flags;
 use kernel::bindings;
-use kernel::list::{List, ListArc};
+use kernel::list::List;
 use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNodeReservation};
 use kernel::sync::atomic::{ordering::Relaxed, Atomic};
 use kernel::sync::{new_spinlock, Arc, SetOnce, SpinLock};
 
-/// Hard bounds of one peer, and of all peers together.
-const MAX_QUEUED: usize = 16384;
-const MAX_NODES: usize = 1 << 17;
-const MAX_HANDLES: usize = 1 << 17;
+/// Slices that one peer's pool may have.
 const MAX_SLICES: usize = 1 << 16;
-const MAX_PEERS: i64 = 1 << 16;
+
+static NEXT_ID: Atomic<u64> = Atomic::new(1);
 
 /// What an id names.
 pub(crate) enum Object {
@@ -39,6 +40,10 @@ pub(crate) enum Object {
 
 #[pin_data(PinnedDrop)]
 pub(crate) struct Peer {
+    /// Never used again.
+    pub(crate) id: u64,
+    /// Who opened it.
+    pub(crate) user: UserRef,
     /// See the head of `module.rs` for what may be done under it.
     #[pin]
     pub(crate) inner: SpinLock<Inner>,
@@ -55,6 +60,8 @@ pub(crate) struct Peer {
     /// Set once, under the lock, when the peer is first mapped.
     pool: SetOnce<Pool>,
     _counted: Counted,
+    /// Last: it keeps the user.
+    opened: Opened,
 }
 
 #[pinned_drop]
@@ -75,6 +82,22 @@ pub(crate) struct Inner {
     /// The facets of this peer's nodes.
     facets: RBTree<FacetKey, NodeRef>,
     pub(crate) slices: Slices,
+    /// What is in flight to this peer.
+    pub(crate) book: Book,
+    /// The account of what it sends to itself.
+    pub(crate) own: AccountRef,
+    /// Who waits for room here.
+    pub(crate) ring: Ring,
+    /// This peer's handles that can be sent through again: notices to be received.
+    pub(crate) writable: WaitList,
+    /// How many of its handles wait for that.
+    pub(crate) n_waiting: usize,
+}
+
+/// The node that a message goes to, and where it is charged.
+pub(crate) struct Target {
+    pub(crate) node: NodeRef,
+    pub(crate) account: AccountRef,
 }
 
 /// The address of the base; the badge; the id, if there may be several with that badge.
@@ -113,20 +136,29 @@ impl Inner {
     }
 
     /// Where a message to an id of this peer's goes: a node of its own, or a handle's, if that may
-    /// send. ENXIO, EPERM.
+    /// send. ENXIO, EPERM. The account is not known if nothing was sent through the handle yet.
     #[inline]
-    pub(crate) fn resolve(&self, id: u64) -> Result<&NodeRef> {
+    pub(crate) fn resolve(&self, id: u64) -> Result<(&NodeRef, Option<AccountRef>)> {
         match self.ids.get(id) {
-            Some(Object::Node(node)) => Ok(node),
+            Some(Object::Node(node)) => Ok((node, Some(self.own))),
             Some(Object::Handle(handle)) if handle.is_held() => {
                 if handle.grade.sends() {
-                    Ok(&handle.node)
+                    Ok((&handle.node, handle.account()))
                 } else {
                     Err(EPERM)
                 }
             }
             _ => Err(ENXIO),
         }
+    }
+
+    /// The handle that a message to an id goes through; none if it is a node of this peer's own.
+    pub(crate) fn handle_to_send(&self, id: u64) -> Result<Option<HandleRef>> {
+        self.resolve(id)?;
+        Ok(match self.ids.get(id) {
+            Some(Object::Handle(handle)) => Some(handle.clone()),
+            _ => None,
+        })
     }
 
     /// What an id of this peer's stands for, to be passed on. ENXIO.
@@ -169,13 +201,27 @@ impl Inner {
         }
     }
 
+    /// A handle that the peer has, counted as coming once more.
+    #[inline]
+    fn expect_handle(&mut self, grant: &Grant) -> Option<HandleRef> {
+        let handle = self.find_handle(grant)?.clone();
+        handle.add_coming(1, self);
+        Some(handle)
+    }
+
     /// A facet leaves the peer's tables, if it is there.
     pub(crate) fn remove_facet(&mut self, facet: &Node) -> Option<Object> {
         if let Some(key) = facet_key(facet) {
             self.facets.remove(&key);
         }
-        let object = self.ids.remove(facet.id.load(Relaxed))?;
+        self.remove_node(facet)
+    }
+
+    /// A node leaves the peer's table, if it is there.
+    pub(crate) fn remove_node(&mut self, node: &Node) -> Option<Object> {
+        let object = self.ids.remove(node.id.load(Relaxed))?;
         self.nodes -= 1;
+        node.owner.user.discharge(Limit::Nodes, 1);
         Some(object)
     }
 
@@ -203,6 +249,11 @@ impl Inner {
     /// After a handle has lost a count, or one that was coming: if it has become idle it is taken out
     /// of the table.
     pub(crate) fn retire(&mut self, handle: &HandleRef) -> Option<Retired> {
+        if handle.is_told() && !handle.is_held() {
+            handle.set_told(false);
+            // SAFETY: A handle that is told is in this list. It is not the last reference.
+            drop(unsafe { self.writable.remove(handle) });
+        }
         if !handle.is_idle() {
             if handle.wants_new_id() {
                 let old = handle.id.load(Relaxed);
@@ -229,10 +280,19 @@ impl Inner {
 // What is left of a growth is dropped where it is overwritten: after the lock.
 #[allow(unused_assignments)]
 impl Peer {
-    pub(crate) fn open(is_export: bool) -> Result<Arc<Self>> {
-        let counted = Counted::new_within(Stat::Peers, MAX_PEERS).map_err(|_| edquot())?;
+    /// Opens a peer for a user. EDQUOT, ENOMEM.
+    pub(crate) fn open(uid: u32, is_export: bool) -> Result<Arc<Self>> {
+        let opened = Opened::new(uid)?;
+        let user = opened.user();
+        let id = NEXT_ID.fetch_add(1, Relaxed);
+        let mut book = Book::new();
+        let mut new = Some(NewAccount::new(user, uid)?);
+        let own = book.open(id, user, uid, &mut new).ok_or(ENOMEM)?;
+        book.hold(own);
         Arc::pin_init(
             try_pin_init!(Self {
+                id,
+                user,
                 inner <- new_spinlock!(
                     Inner {
                         closed: false,
@@ -241,6 +301,11 @@ impl Peer {
                         nodes: 0,
                         facets: RBTree::new(),
                         slices: Slices::new(),
+                        book,
+                        own,
+                        ring: Ring::new(),
+                        writable: List::new(),
+                        n_waiting: 0,
                     },
                     "bus1_peer"
                 ),
@@ -250,24 +315,25 @@ impl Peer {
                 is_export,
                 by_priority: Atomic::new(false),
                 pool: SetOnce::new(),
-                _counted: counted,
-            }),
+                _counted: Counted::new(Stat::Peers),
+                opened,
+            }? Error),
             GFP_KERNEL_ACCOUNT,
         )
     }
 
     /// Ends the peer (OBJ-1). Each notice that is due stands for itself: this can not fail.
     pub(crate) fn close(&self) {
-        let (ids, facets, items) = {
-            let mut inner = self.inner.lock();
-            inner.closed = true;
-            inner.nodes = 0;
-            (
-                mem::replace(&mut inner.ids, IdTable::new()),
-                mem::replace(&mut inner.facets, RBTree::new()),
-                inner.queue.close(),
-            )
-        };
+        let mut inner = self.inner.lock();
+        inner.closed = true;
+        let n_nodes = mem::replace(&mut inner.nodes, 0);
+        let ids = mem::replace(&mut inner.ids, IdTable::new());
+        let facets = mem::replace(&mut inner.facets, RBTree::new());
+        let writable = mem::replace(&mut inner.writable, List::new());
+        let items = inner.queue.close();
+        self.unlock_all(inner);
+        self.user.discharge(Limit::Nodes, n_nodes);
+        drop(writable);
         for object in ids.drain() {
             match object {
                 Object::Node(node) => {
@@ -280,7 +346,8 @@ impl Peer {
             crate::bridge::resched();
         }
         drop(facets);
-        self.drop_items(items);
+        items.drop_all();
+        self.opened.close();
     }
 
     /// Drops what was taken off the queue. Each may hold the last use of something.
@@ -296,13 +363,29 @@ impl Peer {
         self.pool.as_ref()
     }
 
+    /// In bytes; 0 if there is none.
+    pub(crate) fn pool_size(&self) -> usize {
+        self.pool().map_or(0, Pool::size)
+    }
+
     #[inline]
     pub(crate) fn wake(&self) {
         self.wait.wake(self.is_export);
     }
 
+    /// One of its handles waits for room no more.
+    pub(crate) fn wake_writable(&self) {
+        self.wait.wake_writable();
+    }
+
     pub(crate) fn is_readable(&self) -> bool {
-        self.inner.lock().queue.has_next()
+        let mut inner = self.inner.lock();
+        !inner.writable.is_empty() || inner.queue.has_next()
+    }
+
+    /// Nothing that it has sent waits for room.
+    pub(crate) fn is_writable(&self) -> bool {
+        self.inner.lock().n_waiting == 0
     }
 
     /// Drops what waits at the front of the queue and can never be received.
@@ -323,10 +406,11 @@ impl Peer {
             if let Some(g) = growth.take() {
                 growth = inner.ids.grow(g);
             }
-            if inner.nodes >= MAX_NODES {
+            if inner.nodes >= self.user.max_of_peer(Limit::Nodes) {
                 return Err(edquot());
             }
             if let (None, Some(id)) = (inner.ids.growth(2), inner.ids.next_id()) {
+                self.user.charge(Limit::Nodes, 1)?;
                 node.id.store(id, Relaxed);
                 inner.nodes += 1;
                 // There is a free slot, so this can not fail.
@@ -361,7 +445,7 @@ impl Peer {
                     return Ok(facet.id.load(Relaxed));
                 }
             }
-            if inner.nodes >= MAX_NODES {
+            if inner.nodes >= self.user.max_of_peer(Limit::Nodes) {
                 return Err(edquot());
             }
             if let Some(g) = growth.take() {
@@ -370,6 +454,7 @@ impl Peer {
             let need = inner.ids.growth(2);
             if let (None, Some(id)) = (need, inner.ids.next_id()) {
                 if let Some((facet, tree)) = spare.take() {
+                    self.user.charge(Limit::Nodes, 1)?;
                     facet.id.store(id, Relaxed);
                     inner.nodes += 1;
                     // There is a free slot, so this can not fail.
@@ -398,9 +483,7 @@ impl Peer {
             return Ok(Passed::Own(grant.user.clone_use()));
         }
         let mut inner = self.inner.lock();
-        if let Some(handle) = inner.find_handle(grant) {
-            let handle = handle.clone();
-            handle.add_coming(1, &mut inner);
+        if let Some(handle) = inner.expect_handle(grant) {
             return Ok(Passed::Handle(handle));
         }
         drop(inner);
@@ -420,12 +503,12 @@ impl Peer {
             if inner.closed {
                 return Err(ehostunreach());
             }
-            if let Some(handle) = inner.find_handle(grant) {
-                let handle = handle.clone();
-                handle.add_coming(1, &mut inner);
+            if let Some(handle) = inner.expect_handle(grant) {
                 return Ok(Passed::Handle(handle));
             }
-            if inner.n_handles() >= MAX_HANDLES {
+            if inner.n_handles() >= self.user.max_of_peer(Limit::Handles)
+                || self.user.is_full(Limit::Handles)
+            {
                 return Err(edquot());
             }
             if let Some(g) = growth.take() {
@@ -458,30 +541,32 @@ impl Peer {
         drop(retired);
     }
 
-    /// Allocates a slice of the pool for a message to `node`, which this peer owns.
+    /// Charges a message that is to have a slice, and allocates that.
     ///
-    /// EHOSTUNREACH if it is dead, EMSGSIZE if the pool can never hold it, EAGAIN if it can not now.
-    pub(crate) fn reserve(&self, node: &NodeRef, len: usize) -> Result<Slice> {
+    /// EHOSTUNREACH if its node, which this peer owns, is dead; EMSGSIZE if the pool can never hold it;
+    /// EAGAIN if it can not now; and as [`link`](Self::link).
+    pub(crate) fn reserve(&self, draft: &mut Draft) -> Result<Slice> {
+        let what = draft.charge.what;
         let mut growth = None;
         loop {
             let mut inner = self.inner.lock();
-            if inner.closed || node.refuses(&mut inner) {
+            if inner.closed || draft.node().refuses(&mut inner) {
                 return Err(ehostunreach());
             }
-            if self.pool().is_none_or(|pool| len > pool.size()) {
+            let pool = (self.pool_size() / GRANULE) as u32;
+            // What one peer gets of an empty pool.
+            if !allows(0, 0, 1, pool, what.granules) {
                 return Err(EMSGSIZE);
             }
-            if inner.slices.in_use().0 >= MAX_SLICES || inner.queue.len() >= MAX_QUEUED {
+            if inner.slices.in_use().0 >= MAX_SLICES {
                 return Err(EAGAIN);
             }
             if let Some(g) = growth.take() {
                 growth = inner.slices.grow(g);
             }
             let Some(need) = inner.slices.growth() else {
-                let slice = inner
-                    .slices
-                    .alloc(len.div_ceil(GRANULE) as u32)
-                    .ok_or(EAGAIN)?;
+                inner.book_in(draft)?;
+                let slice = inner.slices.alloc(what.granules).ok_or(EAGAIN)?;
                 drop(inner);
                 Stat::Slices.add(1);
                 return Ok(slice);
@@ -491,16 +576,11 @@ impl Peer {
         }
     }
 
-    /// Frees a slice that user space never got. What was copied for a message that was not sent is
-    /// zeroed before.
-    pub(crate) fn unreserve(&self, slice: Slice, len: usize, sent: bool) {
-        if !sent {
-            if let Some(pool) = self.pool() {
-                pool.zero(slice.offset, len);
-            }
+    /// Zeroes a slice that was copied to for a message that is not sent.
+    pub(crate) fn zero(&self, slice: Slice, len: usize) {
+        if let Some(pool) = self.pool() {
+            pool.zero(slice.offset, len);
         }
-        self.inner.lock().slices.free(slice.id);
-        Stat::Slices.add(-1);
     }
 
     /// Gives a slice back that user space has.
@@ -529,42 +609,31 @@ impl Peer {
         for id in ids {
             inner.slices.free(*id);
         }
-        drop(inner);
+        self.unlock_room(inner);
         Stat::Slices.add(-(ids.len() as i64));
         Ok(())
     }
 
-    /// Links a message to a node of this peer's, or fails: EHOSTUNREACH, EAGAIN. Returns this
-    /// peer if it is to be woken.
+    /// Links a message to a node of this peer's. Returns this peer if it is to be woken.
+    ///
+    /// EHOSTUNREACH if the node is dead, EAGAIN if the sender may have no more in flight here now,
+    /// ENXIO if it has lost the handle that it sends through.
     #[inline]
     pub(crate) fn link(
         &self,
-        message: ListArc<Item<Message>>,
+        mut draft: Draft,
         commit: Option<&Arc<Commit>>,
     ) -> Result<Option<Arc<Self>>> {
-        message.set_sent(true);
         let mut inner = self.inner.lock();
-        let refused = if inner.closed || message.node.refuses(&mut inner) {
-            ehostunreach()
-        } else if inner.queue.len() >= MAX_QUEUED {
-            EAGAIN
-        } else {
-            if message.node.is_once {
-                message.node.set_spent(&mut inner, true);
-            }
-            // Whoever waits has taken the lock to look since he queued himself up.
-            let waiter = self.wait.is_active().then(|| message.node.owner.clone());
-            let level = self.level(&message);
-            match commit {
-                Some(commit) => inner.queue.push_pending(message as Entry, level, commit),
-                None => inner.queue.push(message as Entry, level),
-            }
-            return Ok(waiter);
-        };
-        drop(inner);
-        message.set_sent(false);
-        drop(message);
-        Err(refused)
+        if let Err(e) = inner.book_in(&mut draft) {
+            drop(inner);
+            drop(draft);
+            return Err(e);
+        }
+        if draft.node().is_once {
+            draft.node().set_spent(&mut inner, true);
+        }
+        Ok(self.push(&mut inner, draft, commit))
     }
 
     /// Links a message that brings a handle which this peer has already, or gives it back if that is
@@ -577,29 +646,44 @@ impl Peer {
     ) -> core::result::Result<Option<Arc<Self>>, Draft> {
         let mut inner = self.inner.lock();
         let handle = match inner.find_handle(grant) {
-            Some(handle) if !inner.closed && inner.queue.len() < MAX_QUEUED => handle.clone(),
-            _ => {
+            Some(handle) => handle.clone(),
+            None => {
                 drop(inner);
                 return Err(draft);
             }
         };
-        if draft.node().refuses(&mut inner) {
+        if inner.book_in(&mut draft).is_err() {
             drop(inner);
+            drop(handle);
             return Err(draft);
         }
         handle.add_coming(1, &mut inner);
         draft.set_only(Passed::Handle(handle));
-        let message = draft.into_message();
-        let waiter = self.wait.is_active().then(|| message.node.owner.clone());
-        let level = self.level(&message);
-        inner.queue.push(message as Entry, level);
-        Ok(waiter)
+        Ok(self.push(&mut inner, draft, None))
     }
 
     #[inline]
-    fn level(&self, message: &Message) -> u8 {
+    fn push(
+        &self,
+        inner: &mut Inner,
+        draft: Draft,
+        commit: Option<&Arc<Commit>>,
+    ) -> Option<Arc<Self>> {
+        // Whoever waits has taken the lock to look since he queued himself up.
+        let waiter = self.wait.is_active().then(|| draft.node().owner.clone());
+        let level = self.level(draft.priority());
+        let message = draft.into_message();
+        match commit {
+            Some(commit) => inner.queue.push_pending(message as Entry, level, commit),
+            None => inner.queue.push(message as Entry, level),
+        }
+        waiter
+    }
+
+    #[inline]
+    fn level(&self, priority: u8) -> u8 {
         if self.by_priority.load(Relaxed) {
-            message.priority
+            priority
         } else {
             0
         }
@@ -616,7 +700,7 @@ impl Peer {
         if pgoff != 0 || pages == 0 || pages > crate::abi::BUS1_MAX_POOL as usize / PAGE_SIZE {
             return Err(EINVAL);
         }
-        let pool = Pool::new(pages)?;
+        let pool = Pool::new(pages, self.user)?;
         let mut growth = None;
         loop {
             let mut inner = self.inner.lock();

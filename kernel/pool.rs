@@ -9,7 +9,8 @@
 //!
 //! Copying is done without any lock, by whoever has allocated the slice: slices do not overlap.
 
-use crate::bridge::{max_pool_pages, Counted, Stat};
+use crate::bridge::Stat;
+use crate::limits::{Limit, UserRef};
 use crate::slices::GRANULE;
 use crate::user::{copy_in, Payload};
 use core::mem::{ManuallyDrop, MaybeUninit};
@@ -19,15 +20,18 @@ use kernel::bindings;
 use kernel::page::{BorrowedPage, Page, PAGE_SIZE};
 use kernel::prelude::*;
 use kernel::sync::atomic::{ordering, Atomic};
+use kernel::types::ScopeGuard;
 
 pub(crate) struct Pool {
     /// Each is null, or a page of ours, set once.
     pages: KVVec<Atomic<*mut bindings::page>>,
     n_pages: Atomic<u64>,
+    /// Whose peer it is of.
+    user: UserRef,
 }
 
 impl Pool {
-    pub(crate) fn new(n: usize) -> Result<Self> {
+    pub(crate) fn new(n: usize, user: UserRef) -> Result<Self> {
         let mut pages = KVVec::with_capacity(n, GFP_KERNEL_ACCOUNT)?;
         for _ in 0..n {
             pages.push_within_capacity(Atomic::new(core::ptr::null_mut()))?;
@@ -35,6 +39,7 @@ impl Pool {
         Ok(Self {
             pages,
             n_pages: Atomic::new(0),
+            user,
         })
     }
 
@@ -67,11 +72,13 @@ impl Pool {
     #[cold]
     fn add_page(&self, index: usize) -> Result<NonNull<bindings::page>> {
         let place = self.pages.get(index).ok_or(EINVAL)?;
-        let counted = Counted::new_within(Stat::PoolPages, max_pool_pages())?;
+        self.user.charge(Limit::Pages, 1)?;
+        let charged = ScopeGuard::new(|| self.user.discharge(Limit::Pages, 1));
         let page = ManuallyDrop::new(Page::alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO)?);
         match place.cmpxchg(core::ptr::null_mut(), page.as_ptr(), ordering::Full) {
             Ok(_) => {
-                core::mem::forget(counted);
+                charged.dismiss();
+                Stat::PoolPages.add(1);
                 self.n_pages.add(1, ordering::Relaxed);
                 NonNull::new(page.as_ptr()).ok_or(ENOMEM)
             }
@@ -133,6 +140,7 @@ impl Drop for Pool {
                 // SAFETY: As above, and nobody borrows from a pool that is dropped.
                 drop(unsafe { core::ptr::read::<Page>(&raw const *page) });
                 Stat::PoolPages.add(-1);
+                self.user.discharge(Limit::Pages, 1);
             }
         }
     }

@@ -35,6 +35,7 @@
 
 use crate::abi;
 use crate::item::{AsDyn, Commit, DynItem, Entry, Item, Items, Ready, State};
+use core::mem;
 use kernel::list::{List, ListArc};
 use kernel::sync::{Arc, ArcBorrow};
 
@@ -47,6 +48,30 @@ pub(crate) struct Queue {
     levels: u32,
     pending: List<DynItem, 1>,
     len: usize,
+    /// Nothing is linked any more, nor unlinked.
+    closed: bool,
+}
+
+/// All that was in a queue when it was closed. The items are in nobody else's reach.
+pub(crate) struct Remains {
+    items: [Items; LEVELS],
+    pending: List<DynItem, 1>,
+}
+
+impl Remains {
+    /// Preemptible. No lock may be held.
+    pub(crate) fn drop_all(mut self) {
+        while let Some(item) = self.pending.pop_front() {
+            drop(item);
+            crate::bridge::resched();
+        }
+        for items in &mut self.items {
+            while let Some(item) = items.pop_front() {
+                drop(item);
+                crate::bridge::resched();
+            }
+        }
+    }
 }
 
 const _: () = assert!(LEVELS == 32);
@@ -58,6 +83,7 @@ impl Queue {
             levels: 0,
             pending: List::new(),
             len: 0,
+            closed: false,
         }
     }
 
@@ -113,6 +139,9 @@ impl Queue {
     where
         Item<T>: AsDyn,
     {
+        if self.closed {
+            return;
+        }
         let own = self.state(item).commit.as_ref();
         if own.is_some_and(|own| Arc::ptr_eq(own, commit)) {
             self.unpend(item);
@@ -136,6 +165,9 @@ impl Queue {
     where
         Item<T>: AsDyn,
     {
+        if self.closed {
+            return None;
+        }
         self.unpend(item);
         let state = self.state(item);
         if !state.queued {
@@ -285,20 +317,14 @@ impl Queue {
     }
 
     /// Takes everything out, committed or not; nothing may be linked any more.
-    pub(crate) fn close(&mut self) -> Items {
-        while let Some(item) = self.pending.pop_front() {
-            self.state(&item).commit = None;
-        }
-        let mut all = List::new();
-        for level in 0..LEVELS {
-            while let Some(item) = self.items[level].pop_front() {
-                self.state(&item).queued = false;
-                all.push_back(item);
-            }
-        }
+    pub(crate) fn close(&mut self) -> Remains {
+        self.closed = true;
         self.levels = 0;
         self.len = 0;
-        all
+        Remains {
+            items: mem::replace(&mut self.items, [const { List::new() }; LEVELS]),
+            pending: mem::replace(&mut self.pending, List::new()),
+        }
     }
 }
 

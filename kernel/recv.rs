@@ -10,7 +10,9 @@
 //! program that gives back a slice that it has not been told of loses the message.
 
 use crate::abi::{self, bus1_cmd_recv};
-use crate::describe::{add_in_hand, describe, fit, size_in_buf, Call, Cursor, Layout};
+use crate::describe::{
+    add_in_hand, describe, describe_writable, fit, size_in_buf, Call, Cursor, Layout,
+};
 use crate::handle::Retired;
 use crate::item::{downcast_entry, DynItem, Entry, Items};
 use crate::message::{Kind, Message};
@@ -195,15 +197,20 @@ fn take_one(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<boo
             return Err(e);
         }
     };
+    if !inner.writable.is_empty() {
+        peer.unlock_room(inner);
+        drop(retired);
+        return take_writable(peer, call);
+    }
     let entry = inner.queue.next(&mut garbage, |item| {
         needed = fit(call, item.kind(), 0);
         needed == 0
     });
     let entry = entry.map(downcast_entry);
     if let Some(Ok(message)) = &entry {
-        message.take_slice(&mut inner);
+        message.take(&mut inner);
     }
-    drop(inner);
+    peer.unlock_room(inner);
     drop(retired);
     if !garbage.is_empty() {
         peer.drop_items(garbage);
@@ -260,16 +267,23 @@ fn too_small(peer: &Arc<Peer>, call: &Call<'_>, needed: usize) -> Error {
 
 /// Receives what is there, drops it, or shows it. False if there is nothing.
 fn take_many(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<bool> {
-    let retired = back.apply(peer, &mut peer.inner.lock());
-    match retired {
-        Ok(retired) => drop(retired),
+    let mut inner = peer.inner.lock();
+    match back.apply(peer, &mut inner) {
+        Ok(retired) => {
+            peer.unlock_room(inner);
+            drop(retired);
+        }
         Err(e) => {
+            drop(inner);
             call.restore_given();
             return Err(e);
         }
     }
     if call.has(abi::BUS1_RECV_PEEK) {
         return peek(peer, call);
+    }
+    if take_writable(peer, call)? {
+        return Ok(true);
     }
     let drops = call.has(abi::BUS1_RECV_DROP);
     let mut hand = List::new();
@@ -285,9 +299,9 @@ fn take_many(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<bo
         });
         let kind = entry.as_ref().map(|entry| entry.kind());
         if let (Some(Kind::Message(m)), false) = (kind, drops) {
-            m.take_slice(&mut inner);
+            m.take(&mut inner);
         }
-        drop(inner);
+        peer.unlock_room(inner);
         if !garbage.is_empty() {
             peer.drop_items(core::mem::replace(&mut garbage, List::new()));
         }
@@ -323,6 +337,36 @@ fn take_many(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<bo
         }
     }
     Ok(true)
+}
+
+/// Receives the notice that a handle can be sent through again. False if there is none.
+#[cold]
+fn take_writable(peer: &Arc<Peer>, call: &mut Call<'_>) -> Result<bool> {
+    let handle = {
+        let mut inner = peer.inner.lock();
+        let Some(handle) = inner.writable.pop_front() else {
+            return Ok(false);
+        };
+        handle.set_told(false);
+        handle.add_in_hand(1);
+        handle
+    };
+    let id = handle.id.load(Relaxed);
+    let written = describe_writable(call, id).and_then(|()| call.write_taken(1, 0));
+    let keep = handle.clone_arc();
+    let mut handle = Some(handle);
+    let mut inner = peer.inner.lock();
+    keep.add_in_hand(-1);
+    if written.is_err() && keep.is_held() {
+        keep.set_told(true);
+        if let Some(handle) = handle.take() {
+            inner.writable.push_front(handle);
+        }
+    }
+    let retired = inner.retire(&keep);
+    drop(inner);
+    drop((retired, handle));
+    written.map(|()| true)
 }
 
 /// Shows a message that stays where it is.
@@ -418,6 +462,15 @@ fn retell(peer: &Arc<Peer>, id: u64) {
     }
 }
 
+/// False if the message is void.
+fn untake(message: &Message, inner: &mut Inner) -> bool {
+    let is_there = message.untake(inner);
+    if is_there {
+        message.recharge(inner);
+    }
+    is_there
+}
+
 /// Puts what was not received back to the front of the queue, in order, but for notices that have
 /// become void meanwhile.
 #[cold]
@@ -428,7 +481,7 @@ fn put_back(peer: &Arc<Peer>, mut hand: Items, drops: bool) {
         let (void, unused) = match entry.kind() {
             Kind::Dead(h) => (h.is_idle(), None),
             Kind::Unused(n) => (is_overtaken(n, &mut inner), Some(n.id.load(Relaxed))),
-            Kind::Message(m) => (!drops && !m.untake_slice(&mut inner), None),
+            Kind::Message(m) => (!drops && !untake(m, &mut inner), None),
             #[cfg(CONFIG_KUNIT = "y")]
             Kind::Test(_) => (false, None),
         };

@@ -18,19 +18,35 @@ use crate::message::{Draft, Message, PassedList};
 use crate::moving::Moving;
 use crate::node::{Grant, NodeRef};
 use crate::object::{finish_spent, note_all_passed};
-use crate::peer::{Inner, Object, Peer};
+use crate::peer::{Inner, Object, Peer, Target};
+use crate::quota::Amounts;
+use crate::room::{self, AccountRef, Entered, Gate, Waiter};
 use crate::user::{clear, read, read_array, read_several, write_s32, Payload, Several};
 use core::mem;
 use kernel::prelude::*;
 use kernel::sync::Arc;
 
-pub(crate) fn send(peer: &Arc<Peer>, cmd: &bus1_cmd_send) -> Result {
-    const MANY: u64 = abi::BUS1_SEND_PARTIAL as u64 | abi::BUS1_SEND_ORDERED as u64;
-    if cmd.flags & !(MANY | BODY_FLAGS) != 0
+const WAIT: u64 = abi::BUS1_SEND_WAIT as u64;
+const NOTIFY: u64 = abi::BUS1_SEND_NOTIFY as u64;
+const PARTIAL: u64 = abi::BUS1_SEND_PARTIAL as u64;
+const ORDERED: u64 = abi::BUS1_SEND_ORDERED as u64;
+
+#[inline]
+fn check(cmd: &bus1_cmd_send) -> Result {
+    const MANY: u64 = PARTIAL | ORDERED;
+
+    if cmd.flags & !(MANY | WAIT | NOTIFY | BODY_FLAGS) != 0
         || cmd.reserved != 0
-        || cmd.deadline != 0
         || cmd.priority > abi::BUS1_MAX_PRIORITY
     {
+        return Err(EINVAL);
+    }
+    // A thread that waits needs no notice, and gets no part of it done.
+    if cmd.flags & WAIT != 0 {
+        if cmd.flags & (NOTIFY | PARTIAL) != 0 {
+            return Err(EINVAL);
+        }
+    } else if cmd.deadline != 0 {
         return Err(EINVAL);
     }
     if cmd.n_handles > abi::BUS1_MAX_HANDLES
@@ -44,33 +60,134 @@ pub(crate) fn send(peer: &Arc<Peer>, cmd: &bus1_cmd_send) -> Result {
         return Err(EINVAL);
     }
     check_body(cmd)?;
-    let payload = Payload::new(cmd)?;
     if cmd.n_dests != 0 {
         if cmd.dest != 0 {
             return Err(EINVAL);
         }
-        return send_many(peer, cmd, Load::read(peer, cmd, &payload)?);
-    }
-    if cmd.flags & MANY != 0 || cmd.dests != 0 || cmd.errors != 0 {
+    } else if cmd.flags & MANY != 0 || cmd.dests != 0 || cmd.errors != 0 {
         return Err(EINVAL);
     }
-    if cmd.n_fds == 0 && cmd.flags == 0 {
+    Ok(())
+}
+
+pub(crate) fn send(peer: &Arc<Peer>, cmd: &bus1_cmd_send) -> Result {
+    check(cmd)?;
+    let payload = Payload::new(cmd)?;
+    if cmd.flags & (WAIT | NOTIFY) != 0 {
+        return send_or_wait(peer, cmd, &payload);
+    }
+    try_send(peer, cmd, &payload, &mut None)
+}
+
+/// Sends if there is room. If there is none `full` may be set to the destination that has none.
+#[inline]
+fn try_send(
+    peer: &Arc<Peer>,
+    cmd: &bus1_cmd_send,
+    payload: &Payload,
+    full: &mut Option<u64>,
+) -> Result {
+    if cmd.n_dests != 0 {
+        return send_many(peer, cmd, Load::read(peer, cmd, payload)?, full);
+    }
+    if cmd.n_fds == 0 {
         if cmd.n_handles == 0 {
-            let node = peer.inner.lock().resolve(cmd.dest)?.clone();
-            if node.is_plain {
-                return send_plain(node, &payload, cmd.priority as u8);
+            let to = target(peer, cmd.dest)?;
+            if to.node.is_plain {
+                return send_plain(peer, to, payload, cmd.priority as u8);
             }
-        } else if cmd.n_handles == 1 && send_handle(peer, cmd, &payload)? {
+        } else if cmd.n_handles == 1
+            && cmd.flags & BODY_FLAGS == 0
+            && send_handle(peer, cmd, payload)?
+        {
             return Ok(());
         }
     }
-    send_one(peer, cmd.dest, Load::read(peer, cmd, &payload)?)
+    send_one(peer, cmd.dest, Load::read(peer, cmd, payload)?)
+}
+
+/// What a message would take at a receiver.
+fn need(cmd: &bus1_cmd_send, payload: &Payload) -> Amounts {
+    Amounts {
+        handles: cmd.n_handles,
+        files: cmd.n_fds,
+        ..Amounts::of_payload(payload.len())
+    }
+}
+
+/// The same for who wants to know when there is room, or waits for it.
+#[cold]
+#[inline(never)]
+fn send_or_wait(peer: &Arc<Peer>, cmd: &bus1_cmd_send, payload: &Payload) -> Result {
+    let need = need(cmd, payload);
+    let mut gate: Option<Arc<Gate>> = None;
+    loop {
+        let mut full = (cmd.n_dests == 0).then_some(cmd.dest);
+        let r = try_send(peer, cmd, payload, &mut full);
+        if let Some(gate) = gate.take() {
+            gate.pass_on();
+        }
+        let (Err(EAGAIN), Some(dest)) = (r, full) else {
+            return r;
+        };
+        if cmd.flags & NOTIFY != 0 {
+            if cmd.n_dests == 0 {
+                notify(peer, dest, &need)?;
+            }
+            return r;
+        }
+        gate = wait(peer, dest, &need, cmd.deadline)?;
+    }
+}
+
+/// Enters a handle that found no room; tells at once if there is some by now. Nothing for a node of
+/// one's own: whoever owns it knows when room comes. ENOMEM.
+fn notify(peer: &Arc<Peer>, dest: u64, need: &Amounts) -> Result {
+    let handle = {
+        let mut inner = peer.inner.lock();
+        let Ok(Some(handle)) = inner.handle_to_send(dest) else {
+            return Ok(());
+        };
+        inner.n_waiting += 1;
+        handle
+    };
+    room::enter_handle(&handle, need)
+}
+
+/// Waits until it is worth to try again. EINTR, ETIMEDOUT, ENOMEM, and those of the destination.
+fn wait(peer: &Arc<Peer>, dest: u64, need: &Amounts, deadline: u64) -> Result<Option<Arc<Gate>>> {
+    let to = target(peer, dest)?;
+    let mut gate = Gate::new()?;
+    let waiter = Waiter::Thread(&mut gate);
+    if room::enter(&to.node, to.account, peer.id, need, waiter)? != Entered::Waits {
+        return Ok(None);
+    }
+    if let Err(e) = gate.wait(deadline) {
+        gate.pass_on();
+        return Err(e);
+    }
+    Ok(Some(gate))
+}
+
+/// Where a message to an id goes. ENXIO, EPERM; at the first one through a handle EHOSTUNREACH and
+/// ENOMEM, too.
+#[inline]
+fn target(peer: &Arc<Peer>, dest: u64) -> Result<Target> {
+    let inner = peer.inner.lock();
+    let (node, account) = inner.resolve(dest)?;
+    let node = node.clone();
+    drop(inner);
+    let account = match account {
+        Some(account) => account,
+        None => peer.open_account(dest)?,
+    };
+    Ok(Target { node, account })
 }
 
 /// One destination, and bytes alone: the common case.
 #[inline]
-fn send_plain(node: NodeRef, payload: &Payload, priority: u8) -> Result {
-    let mut draft = Draft::new(node, payload.len(), priority)?;
+fn send_plain(peer: &Peer, to: Target, payload: &Payload, priority: u8) -> Result {
+    let mut draft = Draft::new(peer, to, payload.len(), priority)?;
     draft.fill(payload)?;
     if let Some(waiter) = draft.link(None)? {
         waiter.wake();
@@ -105,18 +222,25 @@ fn passed(mut grant: Grant, pass: &bus1_pass) -> Result<Grant> {
 fn send_handle(peer: &Arc<Peer>, cmd: &bus1_cmd_send, payload: &Payload) -> Result<bool> {
     let pass: bus1_pass = read(cmd.handles)?;
     let mut inner = peer.inner.lock();
-    let node = inner.resolve(cmd.dest)?.clone();
+    let (node, account) = inner.resolve(cmd.dest)?;
+    let Some(account) = account else {
+        return Ok(false);
+    };
+    let node = node.clone();
     if !node.is_plain || pass.flags & abi::BUS1_PASS_MOVE != 0 {
         return Ok(false);
     }
     let grant = grant(&mut inner, &pass);
     drop(inner);
     let grant = passed(grant?, &pass)?;
-    let mut draft = Draft::new(node, payload.len(), cmd.priority as u8)?;
+    let to = Target { node, account };
+    let mut draft = Draft::new(peer, to, payload.len(), cmd.priority as u8)?;
+    draft.charge_extras(1, 0)?;
     draft.fill(payload)?;
     let waiter = match draft.link_known(&grant) {
         Ok(waiter) => waiter,
         Err(mut draft) => {
+            draft.book()?;
             draft.admit(&grant)?;
             draft.link(None)?
         }
@@ -163,22 +287,27 @@ impl<'a> Load<'a> {
     }
 
     /// A message to a node, with all that may take the caller's memory or time.
-    fn prepare(&mut self, node: NodeRef) -> Result<Draft> {
-        if node.root().buffer.is_some() {
+    fn prepare(&mut self, peer: &Peer, to: Target) -> Result<Draft> {
+        if to.node.root().buffer.is_some() {
             return Err(eopnotsupp());
         }
         let mut stamp = None;
-        if node.root().wants_creds {
+        if to.node.root().wants_creds {
             if self.stamp.is_none() {
                 self.stamp = Some(Stamp::new()?);
             }
             stamp = self.stamp.clone();
         }
-        let mut draft = Draft::new(node, self.payload.len(), self.priority)?;
-        if stamp.is_some() || !self.files.is_empty() || self.body.is_some() {
-            draft.set_baggage(Baggage::new(&self.files, stamp, self.body)?);
+        let mut draft = Draft::new(peer, to, self.payload.len(), self.priority)?;
+        let (n_handles, n_files) = (self.grants.len(), self.files.len());
+        if n_handles | n_files != 0 {
+            draft.charge_extras(n_handles, n_files)?;
+            draft.book()?;
         }
         draft.fill(self.payload)?;
+        if stamp.is_some() || n_files != 0 || self.body.is_some() {
+            draft.set_baggage(Baggage::new(&self.files, stamp, self.body)?);
+        }
         Ok(draft)
     }
 
@@ -230,8 +359,9 @@ fn finish_once(node: &NodeRef, count: Moving) {
 }
 
 fn send_one(peer: &Arc<Peer>, dest: u64, mut load: Load<'_>) -> Result {
-    let node = peer.inner.lock().resolve(dest)?.clone();
-    let mut draft = load.prepare(node.clone())?;
+    let to = target(peer, dest)?;
+    let node = to.node.clone();
+    let mut draft = load.prepare(peer, to)?;
     load.announce(&mut draft)?;
     let moving = load.start_moves(peer)?;
     let once = start_once(peer, dest, &node)?;
@@ -247,7 +377,8 @@ fn send_one(peer: &Arc<Peer>, dest: u64, mut load: Load<'_>) -> Result {
 /// What becomes of one destination.
 enum Fate {
     Failed(Error),
-    Found(NodeRef),
+    /// As [`Inner::resolve`] tells.
+    Found(NodeRef, Option<AccountRef>),
     Ready(Draft),
     Linked(Arc<Item<Message>>),
 }
@@ -271,7 +402,7 @@ fn find_many(peer: &Arc<Peer>, dests: &[u64]) -> Result<KVVec<Fate>> {
         let inner = peer.inner.lock();
         for id in some {
             fates.push_within_capacity(match inner.resolve(*id) {
-                Ok(node) => Fate::Found(node.clone()),
+                Ok((node, account)) => Fate::Found(node.clone(), account),
                 Err(e) => Fate::Failed(e),
             })?;
         }
@@ -280,14 +411,27 @@ fn find_many(peer: &Arc<Peer>, dests: &[u64]) -> Result<KVVec<Fate>> {
 }
 
 /// Makes the messages.
-fn prepare_many(fates: &mut [Fate], load: &mut Load<'_>) -> Result {
-    for fate in fates {
+fn prepare_many(
+    peer: &Arc<Peer>,
+    dests: &[u64],
+    fates: &mut [Fate],
+    load: &mut Load<'_>,
+) -> Result {
+    for (id, fate) in dests.iter().zip(fates) {
         *fate = match mem::replace(fate, Fate::Failed(EAGAIN)) {
-            Fate::Found(node) => match load.prepare(node) {
-                Ok(draft) => Fate::Ready(draft),
-                Err(e) if is_dest_error(e) => Fate::Failed(e),
-                Err(e) => return Err(e),
-            },
+            Fate::Found(node, account) => {
+                let account = match account {
+                    Some(account) => Ok(account),
+                    None => peer.open_account(*id),
+                };
+                let draft =
+                    account.and_then(|account| load.prepare(peer, Target { node, account }));
+                match draft {
+                    Ok(draft) => Fate::Ready(draft),
+                    Err(e) if is_dest_error(e) => Fate::Failed(e),
+                    Err(e) => return Err(e),
+                }
+            }
             other => other,
         };
         crate::bridge::resched();
@@ -346,26 +490,53 @@ fn link_many(fates: &mut [Fate], commit: &Arc<Commit>) {
     }
 }
 
-fn send_many(peer: &Arc<Peer>, cmd: &bus1_cmd_send, mut load: Load<'_>) -> Result {
-    let n = cmd.n_dests as usize;
-    let partial = cmd.flags & u64::from(abi::BUS1_SEND_PARTIAL) != 0;
-    let dests: KVVec<u64> = read_array(cmd.dests, n)?;
+fn send_many(
+    peer: &Arc<Peer>,
+    cmd: &bus1_cmd_send,
+    mut load: Load<'_>,
+    full: &mut Option<u64>,
+) -> Result {
+    let dests: KVVec<u64> = read_array(cmd.dests, cmd.n_dests as usize)?;
     if cmd.errors != 0 {
-        clear(cmd.errors, n * 4)?;
+        clear(cmd.errors, dests.len() * 4)?;
     }
-    let commit = Commit::new()?;
     let mut fates = find_many(peer, &dests)?;
-    prepare_many(&mut fates, &mut load)?;
-    check(cmd, &fates, partial)?;
+    let r = link_all(peer, cmd, &mut load, &dests, &mut fates);
+    if cmd.flags & (WAIT | NOTIFY) == 0 {
+        return r;
+    }
+    for (id, fate) in dests.iter().zip(&fates) {
+        if let Fate::Failed(EAGAIN) = fate {
+            if cmd.flags & NOTIFY != 0 {
+                notify(peer, *id, &need(cmd, load.payload))?;
+            }
+            *full = Some(*id);
+        }
+    }
+    r
+}
+
+fn link_all(
+    peer: &Arc<Peer>,
+    cmd: &bus1_cmd_send,
+    load: &mut Load<'_>,
+    dests: &[u64],
+    fates: &mut [Fate],
+) -> Result {
+    let n = dests.len();
+    let partial = cmd.flags & PARTIAL != 0;
+    let commit = Commit::new()?;
+    prepare_many(peer, dests, fates, load)?;
+    tell_errors(cmd, fates, partial)?;
     // From here on the caller's memory is not touched until all is sent, or taken back.
-    announce_many(&mut fates, &load)?;
-    let spent = start_many(peer, &dests, &mut fates)?;
+    announce_many(fates, load)?;
+    let spent = start_many(peer, dests, fates)?;
     let moving = load.start_moves(peer)?;
 
     // From the first link to the commit, or until all is taken back (ORD-4).
-    let ordered = cmd.flags & u64::from(abi::BUS1_SEND_ORDERED) != 0;
+    let ordered = cmd.flags & ORDERED != 0;
     let sequence = ordered.then(Sequence::begin).transpose()?;
-    link_many(&mut fates, &commit);
+    link_many(fates, &commit);
     let n_linked = fates
         .iter()
         .filter(|fate| matches!(fate, Fate::Linked(_)))
@@ -374,12 +545,12 @@ fn send_many(peer: &Arc<Peer>, cmd: &bus1_cmd_send, mut load: Load<'_>) -> Resul
         fates.iter().for_each(take_back);
         drop(sequence);
         drop((spent, moving));
-        return check(cmd, &fates, partial);
+        return tell_errors(cmd, fates, partial);
     }
     commit.set();
     drop(sequence);
 
-    for fate in &fates {
+    for fate in fates.iter() {
         if let Fate::Linked(message) = fate {
             let owner = &message.node.owner;
             let mut inner = owner.inner.lock();
@@ -400,7 +571,7 @@ fn send_many(peer: &Arc<Peer>, cmd: &bus1_cmd_send, mut load: Load<'_>) -> Resul
     drop(moving.finish());
     note_all_passed(peer, &load.grants);
     if n_linked < n {
-        return check(cmd, &fates, partial);
+        return tell_errors(cmd, fates, partial);
     }
     Ok(())
 }
@@ -410,16 +581,18 @@ fn take_back(fate: &Fate) {
     let Fate::Linked(message) = fate else {
         return;
     };
-    let mut inner = message.node.owner.inner.lock();
+    let owner = &message.node.owner;
+    let mut inner = owner.inner.lock();
     let entry = inner.queue.remove(&**message);
     message.node.set_spent(&mut inner, false);
-    drop(inner);
-    message.set_sent(false);
+    message.discharge(&mut inner);
+    owner.unlock_room(inner);
+    message.set_unsent();
     drop(entry);
 }
 
 /// Writes the errors there are, and fails if the command is to.
-fn check(cmd: &bus1_cmd_send, fates: &[Fate], partial: bool) -> Result {
+fn tell_errors(cmd: &bus1_cmd_send, fates: &[Fate], partial: bool) -> Result {
     let mut first = None;
     let mut all = true;
     for (i, fate) in fates.iter().enumerate() {

@@ -203,6 +203,17 @@ impl Slices {
         None
     }
 
+    /// Whether [`alloc`](Self::alloc) would find that many granules.
+    pub(crate) fn could_alloc(&mut self, size: u32) -> bool {
+        if self.find(size).is_some() {
+            return true;
+        }
+        if self.spare != NONE {
+            self.merge_spare();
+        }
+        self.find(size).is_some()
+    }
+
     /// Allocates `size` granules, or returns `None` if no block is large enough. Needs the growth.
     #[inline]
     pub(crate) fn alloc(&mut self, size: u32) -> Option<Slice> {

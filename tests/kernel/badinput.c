@@ -290,6 +290,7 @@ struct field {
 #define OUT(s, f, bytes) { F(s, f), .kind = WRITTEN, .known = bytes }
 #define END { .kind = FREE }
 
+#define WAITING (BUS1_SEND_WAIT | BUS1_SEND_NOTIFY)
 #define RIGHTS(s) FLAGS(s, drop_rights, ALL_RIGHTS)
 #define IDS(flags_, n) {							\
 	FLAGS(ids, flags, flags_), ZERO(ids, reserved),				\
@@ -323,7 +324,7 @@ static const struct command {
 		ZERO(import, handle.flags), ZERO(import, handle.rights),
 		ZERO(import, reserved), END } },
 	{ "SEND", BUS1_CMD_SEND, good_send, {
-		FLAGS(send, flags, 0), ZERO(send, dests), ZERO(send, errors), ZERO(send, iovs),
+		FLAGS(send, flags, WAITING), ZERO(send, dests), ZERO(send, errors), ZERO(send, iovs),
 		ZERO(send, handles), ZERO(send, fds), ZERO(send, reserved),
 		ZERO(send, deadline), ZERO(send, body_offset), ZERO(send, body_len),
 		FLAGS(send, priority, BUS1_MAX_PRIORITY),
@@ -332,7 +333,7 @@ static const struct command {
 		COUNTED(send, n_fds, BUS1_MAX_FDS, fds),
 		IN(send, data, 15), END } },
 	{ "SEND to many", BUS1_CMD_SEND, good_multicast, {
-		FLAGS(send, flags, BUS1_SEND_PARTIAL | BUS1_SEND_ORDERED | BUS1_SEND_BODY),
+		FLAGS(send, flags, BUS1_SEND_PARTIAL | BUS1_SEND_ORDERED | BUS1_SEND_BODY | WAITING),
 		ZERO(send, dest),
 		ZERO(send, data), ZERO(send, len), ZERO(send, reserved),
 		FLAGS(send, priority, BUS1_MAX_PRIORITY),
@@ -343,10 +344,11 @@ static const struct command {
 		IN(send, dests, 2 * 8), OUT(send, errors, 2 * 4), IN(send, iovs, 2 * 16),
 		IN(send, handles, 2 * 16), IN(send, fds, 2 * 4), END } },
 	{ "SEND of a buffer", BUS1_CMD_SEND, good_body, {
-		FLAGS(send, flags, BUS1_SEND_BODY), ZERO(send, reserved), ZERO(send, deadline),
+		FLAGS(send, flags, BUS1_SEND_BODY | WAITING), ZERO(send, reserved),
+		ZERO(send, deadline),
 		IN(send, handles, 16), END } },
 	{ "SEND of a memfd", BUS1_CMD_SEND, good_memfd, {
-		FLAGS(send, flags, BUS1_SEND_MEMFD | BUS1_SEND_SHARED), ZERO(send, reserved),
+		FLAGS(send, flags, BUS1_SEND_MEMFD | BUS1_SEND_SHARED | WAITING), ZERO(send, reserved),
 		ZERO(send, deadline), IN(send, fds, 4), END } },
 	{ "RECV", BUS1_CMD_RECV, good_recv, {
 		FLAGS(recv, flags, 0x1f), ZERO(recv, index), ZERO(recv, buf_used),

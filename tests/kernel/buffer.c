@@ -681,7 +681,7 @@ TEST("MSG-5 ABI-2 flags and fields of a body that do not fit each other")
 		  .fds = f, .n_fds = 1 },
 		{ .dest = d, .flags = BUS1_SEND_BODY | BUS1_SEND_PARTIAL, .handles = h, .n_handles = 1 },
 		{ .dest = d, .flags = BUS1_SEND_MEMFD | BUS1_SEND_ORDERED, .fds = f, .n_fds = 1 },
-		{ .dest = d, .flags = 1ULL << 5 },
+		{ .dest = d, .flags = 1ULL << 7 },
 		{ .dest = d, .deadline = 1 },
 	};
 	struct snapshot before = SNAPSHOT(&t->a, &t->b);

@@ -404,7 +404,8 @@ struct bus1_cmd_send {
 	__u64 fds;		/* pointer to __s32[n_fds] */
 	__u32 priority;		/* 0 to BUS1_MAX_PRIORITY */
 	__u32 reserved;		/* must be 0 */
-	__u64 deadline;		/* must be 0 */
+	__u64 deadline;		/* with BUS1_SEND_WAIT: ns, CLOCK_MONOTONIC,
+				   absolute; 0: none */
 	__u64 body_offset;	/* bytes, with _BODY or _MEMFD; else must be 0 */
 	__u64 body_len;		/* likewise */
 };
@@ -412,9 +413,11 @@ struct bus1_cmd_send {
 
 #define BUS1_SEND_PARTIAL	(1ULL << 0)	/* needs n_dests */
 #define BUS1_SEND_ORDERED	(1ULL << 1)	/* likewise */
-#define BUS1_SEND_BODY		(1ULL << 2)	/* needs n_handles */
-#define BUS1_SEND_MEMFD		(1ULL << 3)	/* needs n_fds 1; not with _BODY */
-#define BUS1_SEND_SHARED	(1ULL << 4)	/* needs _MEMFD */
+#define BUS1_SEND_WAIT		(1ULL << 2)
+#define BUS1_SEND_NOTIFY	(1ULL << 3)
+#define BUS1_SEND_BODY		(1ULL << 4)	/* needs n_handles */
+#define BUS1_SEND_MEMFD		(1ULL << 5)	/* needs n_fds 1; not with _BODY */
+#define BUS1_SEND_SHARED	(1ULL << 6)	/* needs _MEMFD */
 
 /* Types of what is received. */
 enum {
@@ -422,6 +425,7 @@ enum {
 	BUS1_MSG_NODE_DEAD	= 2,	/* notice: the node behind a handle died */
 	BUS1_MSG_NODE_UNUSED	= 3,	/* notice: a node lost its last user */
 	BUS1_MSG_ONCE_DROPPED	= 4,	/* notice: a one-shot facet did, unspent */
+	BUS1_MSG_WRITABLE	= 5,	/* notice: a handle may be sent through */
 };
 
 /*

@@ -1,0 +1,532 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Room at a receiver: what is charged there, who waits for it, and how they are told (RES-2, RES-4).
+//!
+//! A sender that found no room waits in its account at the receiver: as a handle, whose peer wants a
+//! notice, or as a thread at the account's [`Gate`]. The accounts with waiters stand in a [`Ring`]. As
+//! room comes the receiver looks at a few of them, in turn, and tells those that may go on; when
+//! nothing is in flight any more it tells all. So nobody is forgotten: as long as something is in
+//! flight, room is still to come.
+//!
+//! Telling is not promising: who is told tries again, and may have to wait again.
+
+use crate::bridge::WaitQueue;
+use crate::errno::ehostunreach;
+use crate::handle::{Handle, HandleRef, WaitList};
+use crate::item::Item;
+use crate::limits::{Limit, UserRef};
+use crate::message::{discharge_user, Draft};
+use crate::node::NodeRef;
+use crate::peer::{Inner, Peer};
+use crate::quota::{self, Amounts};
+use crate::slices::GRANULE;
+use core::mem;
+use kernel::alloc::KVVec;
+use kernel::list::{List, ListArc};
+use kernel::prelude::*;
+use kernel::sync::atomic::{ordering::Acquire, ordering::Release, Atomic};
+use kernel::sync::lock::spinlock::SpinLockBackend;
+use kernel::sync::lock::Guard;
+use kernel::sync::Arc;
+
+pub(crate) type Account = quota::Account<UserRef, Waits>;
+pub(crate) type AccountRef = quota::AccountRef<UserRef, Waits>;
+pub(crate) type NewAccount = quota::NewAccount<UserRef, Waits>;
+pub(crate) type Book = quota::Book<UserRef, Waits>;
+
+/// How much may be in flight to one peer: messages, handles in them, and files. Of the pool all of it.
+const MAX_QUEUED: u32 = 1 << 16;
+const MAX_PASSED: u32 = 1 << 17;
+const MAX_FILES: u32 = 1 << 14;
+
+/// How many accounts are looked at when room comes.
+const LOOKS: usize = 16;
+
+/// Threads that wait for room in one account.
+#[pin_data]
+pub(crate) struct Gate {
+    #[pin]
+    wait: WaitQueue,
+    is_open: Atomic<bool>,
+}
+
+impl Gate {
+    pub(crate) fn new() -> Result<Arc<Self>> {
+        Arc::pin_init(
+            pin_init!(Self {
+                wait <- WaitQueue::new(),
+                is_open: Atomic::new(false),
+            }),
+            GFP_KERNEL_ACCOUNT,
+        )
+    }
+
+    /// Waits until it is open. EINTR, ETIMEDOUT.
+    pub(crate) fn wait(&self, deadline: u64) -> Result {
+        self.wait.wait_for(&self.is_open, deadline)
+    }
+
+    /// Lets one thread through, who lets the next one through when he has tried.
+    fn open(&self) {
+        self.is_open.store(true, Release);
+        self.wait.wake_one();
+    }
+
+    /// A thread has tried again, or does not wait any more: the next one may.
+    pub(crate) fn pass_on(&self) {
+        if self.is_open.load(Acquire) {
+            self.wait.wake_one();
+        }
+    }
+}
+
+/// What waits in an account. Under the receiver's lock.
+pub(crate) struct Waits {
+    /// The most that one of them needs.
+    need: Amounts,
+    /// Where in the ring its account stands, or [`NOWHERE`].
+    at: usize,
+    handles: WaitList,
+    gate: Option<Arc<Gate>>,
+}
+
+const NOWHERE: usize = usize::MAX;
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self {
+            need: Amounts::default(),
+            at: NOWHERE,
+            handles: List::new(),
+            gate: None,
+        }
+    }
+}
+
+/// The accounts of a receiver with waiters. Under its lock.
+pub(crate) struct Ring {
+    accounts: KVVec<AccountRef>,
+    /// Where to look next.
+    next: usize,
+    /// Handles that wait in them.
+    n_handles: usize,
+}
+
+impl Ring {
+    pub(crate) const fn new() -> Self {
+        Self {
+            accounts: KVVec::new(),
+            next: 0,
+            n_handles: 0,
+        }
+    }
+}
+
+/// Who was found that may go on.
+struct Woken {
+    handles: WaitList,
+    gates: [Option<Arc<Gate>>; LOOKS],
+    n_gates: usize,
+}
+
+impl Inner {
+    #[inline]
+    fn left_messages(&self) -> u32 {
+        MAX_QUEUED.saturating_sub(self.book.used().messages)
+    }
+
+    /// What nobody has.
+    fn left(&self, pool: usize) -> Amounts {
+        let used = self.book.used();
+        let in_pool = self.slices.in_use().1;
+        Amounts {
+            messages: self.left_messages(),
+            granules: (pool.saturating_sub(in_pool) / GRANULE) as u32,
+            handles: MAX_PASSED
+                .saturating_sub(used.handles.saturating_add(self.n_handles() as u32)),
+            files: MAX_FILES.saturating_sub(used.files),
+        }
+    }
+
+    /// Charges a message that is to be linked, or all that it will bring. EHOSTUNREACH; EAGAIN; ENXIO
+    /// if the sender has lost its handle meanwhile.
+    #[inline]
+    pub(crate) fn book_in(&mut self, draft: &mut Draft) -> Result {
+        if self.closed || draft.node().refuses(self) {
+            return Err(ehostunreach());
+        }
+        let charge = &draft.charge;
+        if charge.is_booked() {
+            return Ok(());
+        }
+        let a = charge.account;
+        if !self.book.is_of(a, charge.sender) {
+            return Err(ENXIO);
+        }
+        let what = charge.what;
+        if what == Amounts::MESSAGE {
+            let left = self.left_messages();
+            if !self.book.fits_message(a, left) {
+                return Err(EAGAIN);
+            }
+            self.book.charge_message(a);
+        } else {
+            let left = self.left(draft.node().owner.pool_size());
+            if !self.book.fits(a, &left, &what) {
+                return Err(EAGAIN);
+            }
+            self.charge(a, &what);
+        }
+        draft.set_booked();
+        Ok(())
+    }
+
+    fn charge(&mut self, a: AccountRef, what: &Amounts) {
+        self.book.charge_message(a);
+        let rest = Amounts {
+            messages: 0,
+            ..*what
+        };
+        self.book.charge_rest(a, &rest);
+    }
+
+    /// Takes a message's charge back, and that of its user; `all` if it is more than the message alone.
+    /// The account is one that it was charged to.
+    #[inline]
+    pub(crate) fn discharge(&mut self, account: *mut Account, all: Option<&Amounts>) {
+        // SAFETY: Of this book, which is there as long as the peer.
+        let Some(a) = (unsafe { AccountRef::from_ptr(account) }) else {
+            return;
+        };
+        let user = self.book.user(a);
+        if let Some(all) = all {
+            let rest = Amounts {
+                messages: 0,
+                ..*all
+            };
+            self.book.discharge_rest(a, &rest);
+        }
+        self.book.discharge_message(a);
+        discharge_user(user, all.unwrap_or(&Amounts::MESSAGE));
+    }
+
+    /// Charges a message to the peer itself, whatever it has.
+    pub(crate) fn charge_own(&mut self, rest: &Amounts) -> *mut Account {
+        let user = self.book.user(self.own);
+        user.charge_anyway(Limit::Messages, 1);
+        user.charge_anyway(Limit::Passed, rest.handles as usize);
+        user.charge_anyway(Limit::Files, rest.files as usize);
+        let a = self.own;
+        self.charge(a, rest);
+        a.as_ptr()
+    }
+
+    /// Whether there is room for more in an account.
+    fn has_room(&mut self, a: AccountRef, what: &Amounts, pool: usize) -> bool {
+        let left = self.left(pool);
+        self.book.fits(a, &left, what)
+            && (what.granules == 0 || self.slices.could_alloc(what.granules))
+    }
+
+    #[inline]
+    pub(crate) fn has_waiters(&self) -> bool {
+        !self.ring.accounts.is_empty()
+    }
+
+    /// An account leaves the ring; its gate is to be opened.
+    fn leave_ring(&mut self, a: AccountRef) -> Option<Arc<Gate>> {
+        let waits = self.book.waits(a);
+        let at = mem::replace(&mut waits.at, NOWHERE);
+        waits.need = Amounts::default();
+        let gate = waits.gate.take();
+        if at == NOWHERE {
+            return gate;
+        }
+        if let Some(last) = self.ring.accounts.pop() {
+            if let Some(place) = self.ring.accounts.get_mut(at) {
+                *place = last;
+                self.book.waits(last).at = at;
+            }
+        }
+        gate
+    }
+
+    /// Room came: takes out some of those who may go on, or of all. True if there may be more.
+    fn take_woken(&mut self, pool: usize, all: bool, woken: &mut Woken) -> bool {
+        for _ in 0..LOOKS {
+            let n = self.ring.accounts.len();
+            if n == 0 {
+                return false;
+            }
+            let at = self.ring.next % n;
+            let Some(a) = self.ring.accounts.get(at).copied() else {
+                return false;
+            };
+            let need = self.book.waits(a).need;
+            if !all && !self.has_room(a, &need, pool) {
+                self.ring.next = at + 1;
+                continue;
+            }
+            let waits = self.book.waits(a);
+            for _ in 0..LOOKS {
+                let Some(handle) = waits.handles.pop_front() else {
+                    break;
+                };
+                handle.set_waiting(false);
+                woken.handles.push_back(handle);
+                self.ring.n_handles -= 1;
+            }
+            if !waits.handles.is_empty() {
+                // The rest needs nothing that there is not.
+                waits.need = Amounts::default();
+                return true;
+            }
+            if let (Some(gate), Some(place)) =
+                (self.leave_ring(a), woken.gates.get_mut(woken.n_gates))
+            {
+                *place = Some(gate);
+                woken.n_gates += 1;
+            }
+        }
+        all && !self.ring.accounts.is_empty()
+    }
+}
+
+impl Peer {
+    /// Gives the lock back after something was given back: who waits for room is told.
+    #[inline]
+    pub(crate) fn unlock_room<'a>(&'a self, inner: Guard<'a, Inner, SpinLockBackend>) {
+        if inner.has_waiters() {
+            let all = inner.closed || inner.book.used().messages == 0;
+            self.tell_room(inner, all);
+        }
+    }
+
+    /// The same where those who wait are to find out that they wait in vain.
+    pub(crate) fn unlock_all<'a>(&'a self, inner: Guard<'a, Inner, SpinLockBackend>) {
+        if inner.has_waiters() {
+            self.tell_room(inner, true);
+        }
+    }
+
+    #[cold]
+    fn tell_room<'a>(&'a self, mut inner: Guard<'a, Inner, SpinLockBackend>, all: bool) {
+        // Not those who come meanwhile.
+        let mut left = inner.ring.n_handles / LOOKS + inner.ring.accounts.len() + 1;
+        loop {
+            let mut woken = Woken {
+                handles: List::new(),
+                gates: [const { None }; LOOKS],
+                n_gates: 0,
+            };
+            let more = inner.take_woken(self.pool_size(), all, &mut woken);
+            drop(inner);
+            for gate in woken.gates.iter().flatten() {
+                gate.open();
+            }
+            while let Some(handle) = woken.handles.pop_front() {
+                tell_writable(handle);
+            }
+            crate::bridge::resched();
+            left -= 1;
+            if !more || left == 0 {
+                return;
+            }
+            inner = self.inner.lock();
+        }
+    }
+
+    /// The account of this peer at another, for what is sent by an id of its own. ENXIO, EPERM.
+    #[cold]
+    pub(crate) fn open_account(self: &Arc<Self>, id: u64) -> Result<AccountRef> {
+        let handle = self.inner.lock().handle_to_send(id)?;
+        let Some(handle) = handle else {
+            return Ok(self.inner.lock().own);
+        };
+        let owner = &handle.node.owner;
+        let mut new = None;
+        loop {
+            let mut inner = owner.inner.lock();
+            if let Some(a) = inner
+                .book
+                .open(self.id, self.user, self.user.uid(), &mut new)
+            {
+                if handle.set_account(a) {
+                    inner.book.hold(a);
+                } else {
+                    // Another thread was first; or the handle is gone.
+                    inner.book.tidy(a);
+                }
+                drop(inner);
+                drop(new);
+                return Ok(a);
+            }
+            drop(inner);
+            new = Some(NewAccount::new(self.user, self.user.uid())?);
+        }
+    }
+}
+
+/// A handle has left its peer's table: it leaves its account. No lock may be held.
+#[inline]
+pub(crate) fn leave_account(handle: &HandleRef) {
+    if let Some(a) = handle.take_account() {
+        leave(handle, a);
+    }
+}
+
+fn leave(handle: &HandleRef, a: AccountRef) {
+    let mut inner = handle.node.owner.inner.lock();
+    let mut waited = None;
+    if handle.is_waiting() {
+        handle.set_waiting(false);
+        inner.ring.n_handles -= 1;
+        // SAFETY: A handle that waits is in the list of its account.
+        waited = unsafe { inner.book.waits(a).handles.remove(handle) };
+    }
+    // Threads that wait there may do so for this handle.
+    let gate = if inner.book.waits(a).handles.is_empty() {
+        inner.leave_ring(a)
+    } else {
+        inner.book.waits(a).gate.take()
+    };
+    inner.book.unhold(a);
+    drop(inner);
+    if let Some(gate) = gate {
+        gate.open();
+    }
+    if waited.is_some() {
+        handle.peer.inner.lock().n_waiting -= 1;
+        handle.peer.wake_writable();
+    }
+}
+
+/// Puts the notice that there is room into the peer's list, if it still has the handle.
+fn tell_writable(handle: ListArc<Item<Handle>, 3>) {
+    let peer = handle.peer.clone();
+    let mut inner = peer.inner.lock();
+    inner.n_waiting -= 1;
+    let mut unused = None;
+    if handle.is_held() && !handle.is_dead() && !inner.closed {
+        handle.set_told(true);
+        inner.writable.push_back(handle);
+    } else {
+        unused = Some(handle);
+    }
+    drop(inner);
+    drop(unused);
+    peer.wake_writable();
+}
+
+/// Who waits for room.
+pub(crate) enum Waiter<'a> {
+    /// Its peer wants a notice.
+    Handle(&'a HandleRef),
+    /// A thread, at a gate that may be used if the account has none.
+    Thread(&'a mut Arc<Gate>),
+}
+
+/// Enters a handle whose peer counts it as waiting; if it need not wait its notice comes at once.
+/// ENOMEM.
+pub(crate) fn enter_handle(handle: &HandleRef, need: &Amounts) -> Result {
+    let not_waiting = || {
+        handle.peer.inner.lock().n_waiting -= 1;
+        handle.peer.wake_writable();
+    };
+    let Some(a) = handle.account() else {
+        not_waiting();
+        return Ok(());
+    };
+    let waiter = Waiter::Handle(handle);
+    match enter(&handle.node, a, handle.peer.id, need, waiter) {
+        Ok(Entered::Waits) => Ok(()),
+        Ok(Entered::Already) => {
+            not_waiting();
+            Ok(())
+        }
+        Ok(Entered::TryAgain) => {
+            match ListArc::<_, 3>::try_from_arc(handle.clone()) {
+                Ok(entry) => tell_writable(entry),
+                Err(_) => not_waiting(),
+            }
+            Ok(())
+        }
+        Err(e) => {
+            not_waiting();
+            Err(e)
+        }
+    }
+}
+
+/// What came of [`enter`].
+#[derive(PartialEq)]
+pub(crate) enum Entered {
+    /// There is room by now, or something else has changed: try again.
+    TryAgain,
+    Waits,
+    /// The handle waits already, or its notice was not received yet.
+    Already,
+}
+
+/// Enters a waiter into an account of the node's owner. ENOMEM.
+pub(crate) fn enter(
+    node: &NodeRef,
+    a: AccountRef,
+    sender: u64,
+    need: &Amounts,
+    mut waiter: Waiter<'_>,
+) -> Result<Entered> {
+    let owner = &node.owner;
+    let mut growth: Option<KVVec<AccountRef>> = None;
+    loop {
+        let mut inner = owner.inner.lock();
+        if inner.closed
+            || node.refuses(&mut inner)
+            || !inner.book.is_of(a, sender)
+            || matches!(&waiter, Waiter::Handle(h) if h.account() != Some(a))
+            || inner.has_room(a, need, owner.pool_size())
+        {
+            return Ok(Entered::TryAgain);
+        }
+        let ring = &mut inner.ring.accounts;
+        if ring.len() == ring.capacity() {
+            let Some(larger) = growth.as_mut().filter(|g| g.capacity() > ring.len()) else {
+                let n = (ring.len() * 2).max(8);
+                drop(inner);
+                growth = Some(KVVec::with_capacity(n, GFP_KERNEL_ACCOUNT)?);
+                continue;
+            };
+            for a in ring.iter() {
+                // Within the room there is.
+                let _ = larger.push_within_capacity(*a);
+            }
+            mem::swap(ring, larger);
+        }
+        match &mut waiter {
+            Waiter::Handle(handle) => {
+                let Ok(entry) = ListArc::<_, 3>::try_from_arc((*handle).clone()) else {
+                    return Ok(Entered::Already);
+                };
+                handle.set_waiting(true);
+                inner.book.waits(a).handles.push_back(entry);
+                inner.ring.n_handles += 1;
+            }
+            Waiter::Thread(gate) => {
+                let waits = inner.book.waits(a);
+                match &waits.gate {
+                    Some(there) => **gate = there.clone(),
+                    None => waits.gate = Some(gate.clone()),
+                }
+            }
+        }
+        let n = inner.ring.accounts.len();
+        let waits = inner.book.waits(a);
+        waits.need = waits.need.max(need);
+        if waits.at == NOWHERE {
+            waits.at = n;
+            // Within the room there is.
+            let _ = inner.ring.accounts.push_within_capacity(a);
+        }
+        return Ok(Entered::Waits);
+    }
+}
