@@ -23,7 +23,8 @@ pub(crate) fn create(peer: &Arc<Peer>, cmd: &mut bus1_cmd_buffer) -> Result {
     if cmd.flags & !shared != 0 || cmd.id != 0 || cmd.size != 0 || cmd.reserved != 0 {
         return Err(EINVAL);
     }
-    let buffer = Buffer::new(FileRef::get(cmd.fd, false)?, cmd.flags & shared != 0)?;
+    let file = FileRef::get(cmd.fd, false)?;
+    let buffer = Buffer::new(file, cmd.flags & shared != 0, peer.user)?;
     let size = buffer.memory.size;
     let node = Node::new_buffer(peer.clone(), cmd.cookie, buffer)?;
     cmd.id = peer.insert_node(node)?;

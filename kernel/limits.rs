@@ -30,7 +30,7 @@ pub(crate) enum Limit {
     Messages = abi::BUS1_LIMIT_MESSAGES as usize,
     /// Handles in those.
     Passed = abi::BUS1_LIMIT_PASSED as usize,
-    /// Files in those.
+    /// Files in those, and of buffers.
     Files = abi::BUS1_LIMIT_FILES as usize,
     /// Pages of their peers' pools.
     Pages = abi::BUS1_LIMIT_PAGES as usize,

@@ -4,6 +4,7 @@
 
 use crate::abi;
 use crate::baggage::FileRef;
+use crate::limits::{Limit, UserRef};
 use crate::peer::Inner;
 use core::cell::UnsafeCell;
 use kernel::prelude::*;
@@ -30,10 +31,30 @@ impl Memory {
     }
 }
 
+/// A file that a user's buffer keeps, though no descriptor may: it is charged as those in messages.
+struct Kept {
+    file: FileRef,
+    user: UserRef,
+}
+
+impl Kept {
+    /// EDQUOT.
+    fn new(file: FileRef, user: UserRef) -> Result<Self> {
+        user.charge(Limit::Files, 1)?;
+        Ok(Self { file, user })
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.user.discharge(Limit::Files, 1);
+    }
+}
+
 /// What makes a node a buffer.
 pub(crate) struct Buffer {
     /// Until the node is dead. Under the owner's lock.
-    file: UnsafeCell<Option<FileRef>>,
+    kept: UnsafeCell<Option<Kept>>,
     pub(crate) memory: Memory,
 }
 
@@ -41,21 +62,23 @@ pub(crate) struct Buffer {
 unsafe impl Sync for Buffer {}
 
 impl Buffer {
-    pub(crate) fn new(file: FileRef, shared: bool) -> Result<KBox<Self>> {
+    /// For a node of the user's. EBADF, EMEDIUMTYPE, ETXTBSY, EDQUOT.
+    pub(crate) fn new(file: FileRef, shared: bool, user: UserRef) -> Result<KBox<Self>> {
         let memory = Memory::of(&file, shared)?;
-        let file = UnsafeCell::new(Some(file));
-        Ok(KBox::new(Self { file, memory }, GFP_KERNEL_ACCOUNT)?)
+        let kept = UnsafeCell::new(Some(Kept::new(file, user)?));
+        Ok(KBox::new(Self { kept, memory }, GFP_KERNEL_ACCOUNT)?)
     }
 
     /// The node is dead, and the memory gone but for those who have opened it.
     pub(crate) fn end(&self, _owner: &mut Inner) {
         // SAFETY: The owner's lock is held. To give up a file is allowed under it: that closes it
         // later, if it is the last reference.
-        drop(unsafe { (*self.file.get()).take() });
+        drop(unsafe { (*self.kept.get()).take() });
     }
 
     pub(crate) fn file(&self, _owner: &mut Inner) -> Option<FileRef> {
         // SAFETY: The owner's lock is held.
-        unsafe { (*self.file.get()).clone() }
+        let kept = unsafe { &*self.kept.get() };
+        kept.as_ref().map(|kept| kept.file.clone())
     }
 }

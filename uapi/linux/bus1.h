@@ -268,7 +268,8 @@ struct bus1_cmd_import {
  * EBADF   fd is not an open file, or not open for reading
  * EMEDIUMTYPE  fd is no memfd (one of huge pages neither)
  * ETXTBSY  a seal is missing: it could still change
- * EDQUOT  this peer has as many nodes as it may have
+ * EDQUOT  this peer has as many nodes as it may have, or its user as many files
+ *         in messages and buffers
  */
 struct bus1_cmd_buffer {
 	__u64 flags;		/* BUS1_BUFFER_* */
