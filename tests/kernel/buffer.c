@@ -820,3 +820,26 @@ TEST("MSG-5 a buffer is opened while it is destroyed")
 		OK(release(&t->b, d.handle));
 	}
 }
+
+/* A buffer keeps a file that no descriptor has, so it counts as one in a message does. */
+TEST_TIMEOUT("MSG-5 RES-1 the files that buffers keep are counted, and given back", 120)
+{
+	struct pair *t = pair_new();
+	struct bus1_cmd_buffer cmd;
+	struct peer other;
+	u32 n = 0;
+	int r;
+
+	while ((r = buffer_cmd(&t->a, 0, t->fd, &cmd)) == 0)
+		LT(++n, 1u << 17);
+	EQ(r, -EDQUOT);
+	GT(n, 1000);
+	/* Whatever ends one lets there be another, in any peer of the user's. */
+	other = peer_new(0);
+	ERR(create(&other, 0, t->fd), EDQUOT);
+	OK(destroy(&t->a, t->buffer));
+	OK(buffer_cmd(&other, 0, t->fd, &cmd));
+	ERR(create(&t->a, 0, t->fd), EDQUOT);
+	peer_close(&other);
+	OK(create(&t->a, 0, t->fd));
+}
