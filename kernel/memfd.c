@@ -42,10 +42,15 @@ int bus1_memfd_open(struct file *file, __s32 *place)
 	struct file *own;
 	int fd;
 
-	/* Position and flags are those of who opens it. */
-	own = dentry_open(&file->f_path, O_RDONLY | O_LARGEFILE, current_cred());
+	/*
+	 * Position and flags are those of who opens it. Its maker may have a lease on
+	 * the file, which opening it would wait for: it must not stall others so.
+	 */
+	own = dentry_open(&file->f_path, O_RDONLY | O_LARGEFILE | O_NONBLOCK,
+			  current_cred());
 	if (IS_ERR(own))
-		return PTR_ERR(own);
+		return PTR_ERR(own) == -EWOULDBLOCK ? -ETXTBSY : PTR_ERR(own);
+	own->f_flags &= ~O_NONBLOCK;
 	/* Tells the descriptor before it is there for others. */
 	fd = receive_fd(own, (int __user *)place, O_CLOEXEC);
 	fput(own);

@@ -243,8 +243,8 @@ void b1__node_finish(b1_node *node);
 
 /* A memfd with these bytes, sealed. */
 int b1__memfd_new(const struct iovec *iov, size_t n);
-/* Map a part of a file. On failure the mapping is one of nothing. */
-int b1__map(struct mapping *mapping, int fd, uint64_t offset, uint64_t size);
+/* Map a part of a memfd. On failure the mapping is one of nothing. */
+int b1__map(struct mapping *mapping, int fd, uint64_t offset, uint64_t size, bool is_shared);
 void b1__unmap(struct mapping *mapping);
 /* Accepts NULL. */
 void b1__mapping_free(struct mapping *mapping);

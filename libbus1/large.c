@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "internal.h"
@@ -44,14 +45,24 @@ int b1__memfd_new(const struct iovec *iov, size_t n)
 	return r;
 }
 
-int b1__map(struct mapping *mapping, int fd, uint64_t offset, uint64_t size)
+int b1__map(struct mapping *mapping, int fd, uint64_t offset, uint64_t size, bool is_shared)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), before = offset & (page - 1);
+	struct stat st;
 	void *base;
 
-	*mapping = (struct mapping){ .data = "" };
+	*mapping = (struct mapping){ .data = "", .is_shared = is_shared };
 	if (!size)
 		return 0;
+	/*
+	 * What its maker has not paid for, as it was never written, we would, by
+	 * reading it: it costs nothing to send. (To look for the holes themselves takes a lock
+	 * that the maker can hold for long.)
+	 */
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (!is_shared && (uint64_t)st.st_blocks < ((uint64_t)st.st_size + 511) / 512)
+		return -EBADMSG;
 	/* What is there fits into 64 bits; but not all of that into a program of 32. */
 	if (size + before > SIZE_MAX)
 		return -EOVERFLOW;
@@ -59,12 +70,10 @@ int b1__map(struct mapping *mapping, int fd, uint64_t offset, uint64_t size)
 		    (off_t)(offset - before));
 	if (base == MAP_FAILED)
 		return -errno;
-	*mapping = (struct mapping){
-		.base = base,
-		.length = (size_t)(size + before),
-		.data = (uint8_t *)base + before,
-		.size = (size_t)size,
-	};
+	mapping->base = base;
+	mapping->length = (size_t)(size + before);
+	mapping->data = (uint8_t *)base + before;
+	mapping->size = (size_t)size;
 	return 0;
 }
 
@@ -136,14 +145,7 @@ static int map_buffer(b1_handle *buffer, struct mapping **mappingp)
 	if (r < 0)
 		return r;
 	mapping = malloc(sizeof(*mapping));
-	if (mapping) {
-		int is_shared = r;
-
-		r = b1__map(mapping, fd, 0, size);
-		mapping->is_shared = is_shared;
-	} else {
-		r = -ENOMEM;
-	}
+	r = mapping ? b1__map(mapping, fd, 0, size, r) : -ENOMEM;
 	close(fd);
 	if (r < 0) {
 		free(mapping);

@@ -476,6 +476,9 @@ int b1_buffer_new_from_fd(b1_peer *peer, b1_node **nodep, int fd, unsigned int f
  * -EMEDIUMTYPE: it is no buffer. -EHOSTUNREACH: it was destroyed. -EPERM: the
  * handle is weak, or has no B1_RIGHT_SEND. -EOVERFLOW: larger than memory.
  * -EMFILE, -ENFILE, -EACCES: of the descriptor that it takes for a moment.
+ * -ETXTBSY: somebody has a lease on it. -EBADMSG: there are parts that were
+ * never written, and it would be charged to who reads them (not if it is
+ * shared).
  */
 int b1_buffer_map(b1_handle *buffer, const void **datap, size_t *sizep);
 /* The same by a descriptor, which is the caller's, read-only and close-on-exec. */

@@ -124,7 +124,8 @@ static void set_body(b1_message *message, const struct bus1_msg *msg, const int3
 	} else if (fds[0] < 0) {
 		message->body_result = fds[0];
 	} else {
-		int r = b1__map(&message->memfd, fds[0], msg->body_offset, msg->body_len);
+		int r = b1__map(&message->memfd, fds[0], msg->body_offset, msg->body_len,
+				message->body_result);
 
 		if (r < 0)
 			message->body_result = r;

@@ -7,6 +7,7 @@
 #include "raw.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -716,6 +717,21 @@ TEST("MSG-5 ABI-2 a buffer that can not be told of is not there")
 	EQ(p->size, SIZE);
 	close_fd(p->fd);
 	EQ(open_fds(), fds);
+}
+
+TEST("MSG-5 a lease that the maker has on a memfd stalls nobody")
+{
+	struct pair *t = pair_new();
+	u64 start = test_now();
+	int fd;
+
+	signal(SIGIO, SIG_IGN);
+	OK(SYS(fcntl(t->fd, F_SETLEASE, F_WRLCK)));
+	ERR(open_buffer(&t->b, t->handle, 0, 0), ETXTBSY);
+	LT(test_now() - start, 10000000000 * test_slow());
+	OK(SYS(fcntl(t->fd, F_SETLEASE, F_UNLCK)));
+	fd = (int)OK(open_buffer(&t->b, t->handle, 0, SIZE));
+	EQ(OK(SYS(fcntl(fd, F_GETFL))) & O_NONBLOCK, 0);
 }
 
 /* KiB of shared memory in the machine. */

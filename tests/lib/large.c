@@ -275,7 +275,7 @@ TEST("MSG-5 LIB-9 a memfd fills no table of descriptors, and one that is lost st
 	}
 	box_empty(&p.box);
 
-	/* No room for the descriptor; no room in the address space. */
+	/* Nobody has paid for it; no room in the address space; no room for the descriptor. */
 	huge = (int)OK(SYS(memfd_create("huge", MFD_CLOEXEC | MFD_ALLOW_SEALING)));
 	OK(SYS(ftruncate(huge, (off_t)1 << 62)));
 	OK(SYS(fcntl(huge, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)));
@@ -283,6 +283,13 @@ TEST("MSG-5 LIB-9 a memfd fills no table of descriptors, and one that is lost st
 	drain(p.a);
 	b1_message_get_data(p.box.last, &size);
 	EQ(size, 0);
+	ERR(b1_message_get_body(p.box.last, &body, &size), EBADMSG);
+	close(huge);
+	huge = (int)OK(SYS(memfd_create("huge", MFD_CLOEXEC | MFD_ALLOW_SEALING)));
+	OK(SYS(ftruncate(huge, (off_t)1 << 62)));
+	OK(SYS(fcntl(huge, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE)));
+	send_memfd(&p, huge, BUS1_SEND_SHARED, 0, (uint64_t)1 << 62);
+	drain(p.a);
 	if (sizeof(size_t) == 8)
 		ERR(b1_message_get_body(p.box.last, &body, &size), ENOMEM);
 	else

@@ -296,6 +296,7 @@ struct bus1_cmd_buffer {
  * EHOSTUNREACH  the buffer is destroyed or its owner gone
  * EMFILE, ENFILE  too many open files
  * EACCES  a security module does not let this program have it
+ * ETXTBSY  somebody has a write lease (F_SETLEASE) on the memfd
  */
 struct bus1_cmd_open {
 	__u64 flags;		/* out: BUS1_BUFFER_*; in: must be 0 */
