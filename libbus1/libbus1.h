@@ -405,7 +405,8 @@ typedef struct b1_outgoing {
  *		  along has no B1_RIGHT_TRANSFER, or is a node and to be moved
  * -EAGAIN	  the receiver has no room now: try again later
  * -EMSGSIZE	  a count or size is too high; the payload is larger than the
- *		  receiver's pool, and file descriptors or a buffer go along
+ *		  receiver's pool has room for, and file descriptors or a
+ *		  buffer go along
  * -EDQUOT	  the receiver has as many handles as it may have
  * -ENXIO	  a handle sent along is of a node of one's own that was destroyed
  * -EXDEV	  the handles are not all of one peer

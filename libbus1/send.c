@@ -238,8 +238,8 @@ static bool any_once(b1_handle *const *to, size_t n)
 /*
  * Inline or by the pool is the kernel's choice, and what is best wherever the pool can
  * hold it: a memfd costs several times the copy, in memory that is made, sealed, mapped and
- * freed (docs/performance.md). So a memfd is for what is larger than a
- * receiver's pool, or than any payload may be.
+ * freed (docs/performance.md). So a memfd is for what is larger than a receiver's pool
+ * has room for when it is empty, or than any payload may be.
  */
 static int send_command(b1_peer *peer, struct bus1_cmd_send *cmd, const b1_outgoing *out)
 {

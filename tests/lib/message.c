@@ -141,7 +141,7 @@ TEST("LIB-9 a payload that no pool can hold arrives all the same, and is read in
 		{ data, POOL_SIZE / 2 }, { NULL, 0 },
 		{ data + POOL_SIZE / 2, sizeof(data) - POOL_SIZE / 2 },
 	};
-	static const size_t sizes[] = { POOL_SIZE, POOL_SIZE + 1, 3 * POOL_SIZE };
+	static const size_t sizes[] = { POOL_SIZE / 8, POOL_SIZE + 1, 3 * POOL_SIZE };
 	b1_message *kept[3];
 	struct pair p;
 	const void *body;
@@ -180,7 +180,9 @@ TEST("LIB-9 a payload that no pool can hold arrives all the same, and is read in
 	drain(p.a);
 	check_pattern(p.box.last, sizeof(data), 3);
 	iov[1].iov_len = SIZE_MAX;
-	ERR(b1_send(p.to_box, &(b1_outgoing){ .iov = iov, .n_iov = 3 }), EMSGSIZE);
+	/* There, but not all of it. */
+	ERR(b1_send(p.to_box, &(b1_outgoing){ .iov = iov, .n_iov = 3 }),
+	    sizeof(size_t) == 8 ? EMSGSIZE : EFAULT);
 	EQ(drain(p.a), 0);
 	b1_node_unref(node);
 	pair_deinit(&p);
