@@ -722,15 +722,22 @@ TEST("MSG-5 ABI-2 a buffer that can not be told of is not there")
 TEST("MSG-5 a lease that the maker has on a memfd stalls nobody")
 {
 	struct pair *t = pair_new();
-	u64 start = test_now();
-	int fd;
+	u64 start = test_now(), handle;
+	char path[64];
+	int maker, fd;
 
+	/* For that it has to be the one who has opened it, by its name. */
+	fd = memfd_new(t->data, SIZE, SEALED);
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	maker = (int)OK(SYS(open(path, O_RDWR | O_CLOEXEC)));
+	close_fd(fd);
+	handle = grant(&t->a, buffer_new(&t->a, 0, maker, SIZE), &t->b);
 	signal(SIGIO, SIG_IGN);
-	OK(SYS(fcntl(t->fd, F_SETLEASE, F_WRLCK)));
-	ERR(open_buffer(&t->b, t->handle, 0, 0), ETXTBSY);
+	OK(SYS(fcntl(maker, F_SETLEASE, F_WRLCK)));
+	ERR(open_buffer(&t->b, handle, 0, 0), ETXTBSY);
 	LT(test_now() - start, 10000000000 * test_slow());
-	OK(SYS(fcntl(t->fd, F_SETLEASE, F_UNLCK)));
-	fd = (int)OK(open_buffer(&t->b, t->handle, 0, SIZE));
+	OK(SYS(fcntl(maker, F_SETLEASE, F_UNLCK)));
+	fd = (int)OK(open_buffer(&t->b, handle, 0, SIZE));
 	EQ(OK(SYS(fcntl(fd, F_GETFL))) & O_NONBLOCK, 0);
 }
 
