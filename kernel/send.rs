@@ -80,7 +80,7 @@ pub(crate) fn send(peer: &Arc<Peer>, cmd: &bus1_cmd_send) -> Result {
 }
 
 /// Sends if there is room. If there is none `full` may be set to the destination that has none.
-#[inline]
+#[inline(always)]
 fn try_send(
     peer: &Arc<Peer>,
     cmd: &bus1_cmd_send,
@@ -171,7 +171,7 @@ fn wait(peer: &Arc<Peer>, dest: u64, need: &Amounts, deadline: u64) -> Result<Op
 
 /// Where a message to an id goes. ENXIO, EPERM; at the first one through a handle EHOSTUNREACH and
 /// ENOMEM, too.
-#[inline]
+#[inline(always)]
 fn target(peer: &Arc<Peer>, dest: u64) -> Result<Target> {
     let inner = peer.inner.lock();
     let (node, account) = inner.resolve(dest)?;
@@ -185,11 +185,12 @@ fn target(peer: &Arc<Peer>, dest: u64) -> Result<Target> {
 }
 
 /// One destination, and bytes alone: the common case.
-#[inline]
+#[inline(always)]
 fn send_plain(peer: &Peer, to: Target, payload: &Payload, priority: u8) -> Result {
-    let mut draft = Draft::new(peer, to, payload.len(), priority)?;
-    draft.fill(payload)?;
-    if let Some(waiter) = draft.link(None)? {
+    let Target { node, account } = to;
+    let mut draft = Draft::new(peer, node, payload.len(), priority)?;
+    draft.fill(peer, account, payload)?;
+    if let Some(waiter) = draft.link(peer, account, None)? {
         waiter.wake();
     }
     Ok(())
@@ -233,16 +234,15 @@ fn send_handle(peer: &Arc<Peer>, cmd: &bus1_cmd_send, payload: &Payload) -> Resu
     let grant = grant(&mut inner, &pass);
     drop(inner);
     let grant = passed(grant?, &pass)?;
-    let to = Target { node, account };
-    let mut draft = Draft::new(peer, to, payload.len(), cmd.priority as u8)?;
-    draft.charge_extras(1, 0)?;
-    draft.fill(payload)?;
-    let waiter = match draft.link_known(&grant) {
+    let mut draft = Draft::new(peer, node, payload.len(), cmd.priority as u8)?;
+    draft.charge_extras(peer, 1, 0)?;
+    draft.fill(peer, account, payload)?;
+    let waiter = match draft.link_known(peer, account, &grant) {
         Ok(waiter) => waiter,
         Err(mut draft) => {
-            draft.book()?;
+            draft.book(peer, account)?;
             draft.admit(&grant)?;
-            draft.link(None)?
+            draft.link(peer, account, None)?
         }
     };
     if let Some(waiter) = waiter {
@@ -298,13 +298,14 @@ impl<'a> Load<'a> {
             }
             stamp = self.stamp.clone();
         }
-        let mut draft = Draft::new(peer, to, self.payload.len(), self.priority)?;
+        let Target { node, account } = to;
+        let mut draft = Draft::new(peer, node, self.payload.len(), self.priority)?;
         let (n_handles, n_files) = (self.grants.len(), self.files.len());
         if n_handles | n_files != 0 {
-            draft.charge_extras(n_handles, n_files)?;
-            draft.book()?;
+            draft.charge_extras(peer, n_handles, n_files)?;
+            draft.book(peer, account)?;
         }
-        draft.fill(self.payload)?;
+        draft.fill(peer, account, self.payload)?;
         if stamp.is_some() || n_files != 0 || self.body.is_some() {
             draft.set_baggage(Baggage::new(&self.files, stamp, self.body)?);
         }
@@ -360,12 +361,12 @@ fn finish_once(node: &NodeRef, count: Moving) {
 
 fn send_one(peer: &Arc<Peer>, dest: u64, mut load: Load<'_>) -> Result {
     let to = target(peer, dest)?;
-    let node = to.node.clone();
+    let (node, account) = (to.node.clone(), to.account);
     let mut draft = load.prepare(peer, to)?;
     load.announce(&mut draft)?;
     let moving = load.start_moves(peer)?;
     let once = start_once(peer, dest, &node)?;
-    if let Some(waiter) = draft.link(None)? {
+    if let Some(waiter) = draft.link(peer, account, None)? {
         waiter.wake();
     }
     drop(moving.finish());
@@ -379,7 +380,7 @@ enum Fate {
     Failed(Error),
     /// As [`Inner::resolve`] tells.
     Found(NodeRef, Option<AccountRef>),
-    Ready(Draft),
+    Ready(Draft, AccountRef),
     Linked(Arc<Item<Message>>),
 }
 
@@ -424,10 +425,11 @@ fn prepare_many(
                     Some(account) => Ok(account),
                     None => peer.open_account(*id),
                 };
-                let draft =
-                    account.and_then(|account| load.prepare(peer, Target { node, account }));
+                let draft = account.and_then(|account| {
+                    Ok((load.prepare(peer, Target { node, account })?, account))
+                });
                 match draft {
-                    Ok(draft) => Fate::Ready(draft),
+                    Ok((draft, account)) => Fate::Ready(draft, account),
                     Err(e) if is_dest_error(e) => Fate::Failed(e),
                     Err(e) => return Err(e),
                 }
@@ -445,7 +447,7 @@ fn announce_many(fates: &mut [Fate], load: &Load<'_>) -> Result {
         return Ok(());
     }
     for fate in fates {
-        if let Fate::Ready(draft) = fate {
+        if let Fate::Ready(draft, _) = fate {
             match load.announce(draft) {
                 Ok(()) => (),
                 Err(e) if is_dest_error(e) => *fate = Fate::Failed(e),
@@ -462,7 +464,7 @@ fn start_many(peer: &Arc<Peer>, dests: &[u64], fates: &mut [Fate]) -> Result<KVV
     let mut spent = KVVec::new();
     for (dest, (id, fate)) in dests.iter().zip(fates).enumerate() {
         match fate {
-            Fate::Ready(draft) if draft.node().is_once => {
+            Fate::Ready(draft, _) if draft.node().is_once => {
                 match start_once(peer, *id, draft.node()) {
                     Ok(count) => spent.push(Spent { dest, count }, GFP_KERNEL_ACCOUNT)?,
                     Err(e) => *fate = Fate::Failed(e),
@@ -475,14 +477,14 @@ fn start_many(peer: &Arc<Peer>, dests: &[u64], fates: &mut [Fate]) -> Result<KVV
 }
 
 /// Links what is ready, uncommitted.
-fn link_many(fates: &mut [Fate], commit: &Arc<Commit>) {
+fn link_many(peer: &Peer, fates: &mut [Fate], commit: &Arc<Commit>) {
     for fate in fates {
-        if let Fate::Ready(_) = fate {
-            let Fate::Ready(draft) = mem::replace(fate, Fate::Failed(EAGAIN)) else {
+        if let Fate::Ready(..) = fate {
+            let Fate::Ready(draft, account) = mem::replace(fate, Fate::Failed(EAGAIN)) else {
                 continue;
             };
             let message = draft.message();
-            *fate = match draft.link(Some(commit)) {
+            *fate = match draft.link(peer, account, Some(commit)) {
                 Ok(_) => Fate::Linked(message),
                 Err(e) => Fate::Failed(e),
             };
@@ -536,7 +538,7 @@ fn link_all(
     // From the first link to the commit, or until all is taken back (ORD-4).
     let ordered = cmd.flags & ORDERED != 0;
     let sequence = ordered.then(Sequence::begin).transpose()?;
-    link_many(fates, &commit);
+    link_many(peer, fates, &commit);
     let n_linked = fates
         .iter()
         .filter(|fate| matches!(fate, Fate::Linked(_)))
