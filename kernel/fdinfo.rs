@@ -9,7 +9,7 @@ use kernel::sync::atomic::ordering::Relaxed;
 use kernel::sync::ArcBorrow;
 
 fn read(peer: &Peer) -> bus1_fdinfo {
-    let inner = peer.inner.lock();
+    let mut inner = peer.inner.lock();
     let (slices, pool_used) = inner.slices.in_use();
     let pool = peer.pool();
     bus1_fdinfo {

@@ -6,8 +6,9 @@
 //!
 //! A unicast is linked under the lock of the receiver, and that is all of it. A multicast is linked
 //! into each receiver's queue uncommitted, sharing one [`Commit`] flag; then the flag is set: at
-//! that instant it takes effect everywhere; then each copy is *settled*, which only spares the
-//! receiver to look at the flag.
+//! that instant it takes effect everywhere. Whoever comes to the queue next *settles* the copy, which
+//! only spares others to look at the flag: a receiver, who looks at all of them, or who links
+//! another, who looks at the oldest; notices are settled by who has sent them.
 //!
 //! A receiver skips what is not committed, so a sender that stalls between linking and commit
 //! delays nobody (ORD-5). What must not happen is that it skips a copy *m* and takes a later *n*
@@ -18,8 +19,8 @@
 //! committed sees the earlier one so, too. What is settled, and all unicasts, was so before this
 //! receiver took the lock. `docs/model` explores all of this.
 //!
-//! Only copies that are not settled are read: as many as there are senders stalled right now, not
-//! as many as the queue is long.
+//! Only copies that are not settled are read: as many as there are senders stalled right now, and
+//! those that came since someone looked, not as many as the queue is long.
 //!
 //! # Priority
 //!
@@ -103,7 +104,8 @@ impl Queue {
     }
 
     /// Those that wait for a flag, or to be settled.
-    pub(crate) fn n_pending(&self) -> usize {
+    pub(crate) fn n_pending(&mut self) -> usize {
+        self.read_flags();
         self.n_pending
     }
 
@@ -137,6 +139,9 @@ impl Queue {
     /// Links a message at the end. It waits for the flag, and for [`settle`](Self::settle).
     #[inline]
     pub(crate) fn push_pending(&mut self, item: Entry, level: u8, commit: &Arc<Commit>) {
+        if !self.pending.is_empty() {
+            self.settle_oldest();
+        }
         // Always there: whoever has the item's one `ListArc` links it into both.
         let second = ListArc::<_, 1>::try_from_arc(item.clone_arc());
         self.state(&item).commit = Some(commit.clone());
@@ -145,6 +150,25 @@ impl Queue {
         if let Ok(second) = second {
             self.n_pending += 1;
             self.pending.push_back(second);
+        }
+    }
+
+    /// Settles two copies, if their flags are set: one more than is about to come, so that they do not
+    /// pile up where nobody receives.
+    fn settle_oldest(&mut self) {
+        for _ in 0..2 {
+            let mut cursor = self.pending.cursor_front();
+            let Some(peek) = cursor.peek_next() else {
+                return;
+            };
+            // SAFETY: We have `&mut` on the home queue of everything in it.
+            let state = unsafe { &mut *peek.state.get() };
+            if !state.commit.as_ref().is_some_and(|commit| commit.is_set()) {
+                return;
+            }
+            state.commit = None;
+            drop(peek.remove());
+            self.n_pending -= 1;
         }
     }
 
@@ -225,7 +249,6 @@ impl Queue {
             // SAFETY: We have `&mut` on the home queue of everything in it.
             let state = unsafe { &mut *peek.state.get() };
             if state.commit.as_ref().is_some_and(|commit| commit.is_set()) {
-                // Not the last reference of the flag: the sender has one until it has settled.
                 state.commit = None;
                 self.n_pending -= 1;
                 drop(peek.remove());
@@ -325,6 +348,7 @@ impl Queue {
 
     /// Drops what can never be received among the first `n` items, so that it does not keep memory.
     pub(crate) fn prune(&mut self, garbage: &mut Items, mut n: usize) {
+        self.read_flags();
         let mut levels = self.levels;
         while levels != 0 {
             let level = levels.ilog2();

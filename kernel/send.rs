@@ -27,6 +27,7 @@ use crate::user::{
 };
 use core::mem;
 use kernel::prelude::*;
+use kernel::sync::barrier::smp_mb;
 use kernel::sync::Arc;
 
 const WAIT: u64 = abi::BUS1_SEND_WAIT as u64;
@@ -572,14 +573,13 @@ fn link_all(
     commit.set();
     drop(sequence);
 
+    // The copies are settled by whoever next comes to their queues. Who waits there looks at the flag
+    // after he has entered the wait queue: pairs with the barrier in prepare_to_wait_event().
+    smp_mb();
     for fate in fates.iter() {
         if let Fate::Linked(message) = fate {
             let owner = &message.node.owner;
-            let mut inner = owner.inner.lock();
-            inner.queue.settle(&**message, &commit);
-            let is_waited = owner.wait.is_active();
-            drop(inner);
-            if is_waited {
+            if owner.wait.is_active() {
                 owner.wake();
             }
         }
