@@ -3,9 +3,11 @@
 #include "lib.h"
 
 #include <poll.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stddef.h>
 #include <string.h>
+#include <time.h>
 
 /* A few of these fill what one sender may have in a pool. */
 #define PART (POOL_SIZE / 8)
@@ -396,6 +398,97 @@ TEST("RES-4 OBJ-1 LIB-1 a send that waits fails when its own peer ends")
 	box_deinit(&p.box);
 	HAS(p.a, 0, 0, 0);
 	b1_peer_unref(p.a);
+}
+
+/* Threads that send through one handle, and wait for the watch when there is no room. */
+struct herd {
+	b1_handle *to;
+	unsigned int n;		/* how often each sends */
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	unsigned int n_told;	/* under the lock */
+	b1_peer *peer;		/* whose notices are processed */
+	atomic_bool stop;
+};
+
+static int herd_writable(b1_handle *handle, void *userdata)
+{
+	struct herd *herd = userdata;
+
+	pthread_mutex_lock(&herd->lock);
+	herd->n_told++;
+	pthread_cond_broadcast(&herd->cond);
+	pthread_mutex_unlock(&herd->lock);
+	return 0;
+}
+
+static void herd_send(void *arg)
+{
+	struct herd *herd = arg;
+	unsigned int i, told;
+	struct timespec end;
+	int64_t r;
+
+	clock_gettime(CLOCK_REALTIME, &end);
+	end.tv_sec += 30 * test_slow();
+	for (i = 0; i < herd->n; i++) {
+		for (;;) {
+			/* Before the send: the callback may be faster than its return. */
+			pthread_mutex_lock(&herd->lock);
+			told = herd->n_told;
+			pthread_mutex_unlock(&herd->lock);
+			r = b1_send_bytes(herd->to, data, sizeof(data), NULL);
+			if (r >= 0)
+				break;
+			ERR(r, EAGAIN);
+			pthread_mutex_lock(&herd->lock);
+			while (herd->n_told == told)
+				if (pthread_cond_timedwait(&herd->cond, &herd->lock, &end))
+					FAIL("nobody tells that there is room");
+			pthread_mutex_unlock(&herd->lock);
+		}
+	}
+}
+
+static void herd_process(void *arg)
+{
+	struct herd *herd = arg;
+
+	while (!atomic_load(&herd->stop))
+		if (!OK(b1_peer_process(herd->peer)))
+			OK(b1_peer_wait(herd->peer, test_now() + 20000000));
+}
+
+TEST("RES-4 LIB-2 several threads that wait to be told are told, all of them")
+{
+	struct herd herd = { .n = test_rounds(200), .lock = PTHREAD_MUTEX_INITIALIZER,
+			     .cond = PTHREAD_COND_INITIALIZER };
+	struct test_thread senders[3], processors[2];
+	uint64_t end = test_deadline(40);
+	unsigned int i;
+	struct pair p;
+
+	pair_init(&p);
+	herd.to = p.to_box;
+	herd.peer = p.b;
+	OK(b1_handle_watch_writable(p.to_box, NULL, herd_writable, &herd));
+	for (i = 0; i < 2; i++)
+		test_start(&processors[i], herd_process, &herd);
+	for (i = 0; i < 3; i++)
+		test_start(&senders[i], herd_send, &herd);
+	while (p.box.n_messages < 3 * herd.n) {
+		LE(test_now(), end);
+		if (!OK(b1_peer_process(p.a)))
+			OK(b1_peer_wait(p.a, end));
+		box_empty(&p.box);
+	}
+	for (i = 0; i < 3; i++)
+		test_join(&senders[i]);
+	atomic_store(&herd.stop, true);
+	for (i = 0; i < 2; i++)
+		test_join(&processors[i]);
+	EQ(p.box.n_messages, 3 * herd.n);
+	pair_deinit(&p);
 }
 
 /* A producer as an event loop has it: it sends what it can, and goes on when it is told. */
