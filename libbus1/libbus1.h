@@ -346,8 +346,8 @@ int b1_handle_watch(b1_handle *handle, b1_watch **watchp, b1_dead_fn dead, void 
  * Be told when it is worth to send again, after a send to the handle found no
  * room (RES-4): then, as there is a watch when the send is made, the callback is
  * called once for any number of sends that fail with -EAGAIN meanwhile. The
- * watch stays for the next time. It ends uncalled when the node dies, as
- * b1_handle_watch() tells. Where threads share the peer the callback may run
+ * watch stays for the next time, until the node dies; it may be called as that
+ * happens, which b1_handle_watch() tells for sure. Where threads share the peer the callback may run
  * before the send has returned; and there may be no room again when it runs, or
  * it may have been for a send of someone else: then -EAGAIN says so.
  *

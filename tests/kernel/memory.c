@@ -35,8 +35,9 @@ struct made {
 };
 
 /*
- * Bytes of each. What else the machine does meanwhile is in it, and slabs that are
- * in use in part count as a whole: hence the tenth, and no less than a half.
+ * Bytes of each. What else the machine does meanwhile is in it, and memory that was
+ * used before and is kept at hand counts as in use: hence the tenth, and no less
+ * than a half.
  */
 static void check(const struct made *made)
 {
@@ -56,7 +57,7 @@ static void check(const struct made *made)
 		check(&made_);							\
 	} while (0)
 
-enum { MANY = 20000, PEERS = 400 };
+enum { MANY = 20000, FILES = 6000, PEERS = 2000 };
 
 TEST("RES-3 things take as much of the kernel's memory as bus1(7) says")
 {
@@ -79,19 +80,19 @@ TEST("RES-3 things take as much of the kernel's memory as bus1(7) says")
 	n = node_new(&a, 0);
 	dest = grant(&a, n, &b);
 
-	MADE("peers", PEERS, 4096,
+	MADE("peers", PEERS, 2700,
 		for (i = 0; i < PEERS; i++)
 			peers[i] = peer_new(0);
 	);
-	MADE("nodes", MANY, 256,
+	MADE("nodes", MANY, 232,
 		for (i = 0; i < MANY; i++)
 			nodes[i] = node_new(&b, i);
 	);
-	MADE("facets", MANY, 320,
+	MADE("facets", MANY, 296,
 		for (i = 0; i < MANY; i++)
 			facet_new(&b, nodes[0], i + 1);
 	);
-	MADE("handles", MANY, 256,
+	MADE("handles", MANY, 232,
 		for (i = 0; i < MANY; i += 1000)
 			OK(transfer(&b, &c, 0, nodes + i, out + i, 1000));
 	);
@@ -100,7 +101,7 @@ TEST("RES-3 things take as much of the kernel's memory as bus1(7) says")
 			OK(send_data(&b, dest, "x", 1));
 	);
 	EQ(drain(&a), MANY);
-	MADE("messages with a slice", MANY, 352,
+	MADE("messages with a slice", MANY, 328,
 		for (i = 0; i < MANY; i++)
 			OK(send_data(&b, dest, data, sizeof(data)));
 	);
@@ -109,21 +110,21 @@ TEST("RES-3 things take as much of the kernel's memory as bus1(7) says")
 	for (i = 0; i < 100; i++)
 		passes[i] = (struct bus1_pass){ .id = nodes[i] };
 	OK(transfer(&b, &a, 0, nodes, out, 100));
-	MADE("messages with 100 handles", 100, 264 + 100 * 32,
+	MADE("messages with 100 handles", 100, 264 + 100 * 24,
 		for (i = 0; i < 100; i++)
 			OK(send_cmd(&b, &(struct bus1_cmd_send){
 				.dest = dest, .handles = PTR(passes), .n_handles = 100 }));
 	);
 	EQ(drain(&a), 100);
 	fds[0] = (s32)OK(SYS(eventfd(0, EFD_CLOEXEC)));
-	MADE("messages with a file", 4000, 416,
-		for (i = 0; i < 4000; i++)
+	MADE("messages with a file", FILES, 264 + 8 + 80,
+		for (i = 0; i < FILES; i++)
 			OK(send_fds(&b, dest, fds, 1));
 	);
-	EQ(drain(&a), 4000);
+	EQ(drain(&a), FILES);
 	for (i = 0; i < PEERS; i++)
 		to[i] = grant(&a, n, &peers[i]);
-	MADE("accounts", PEERS, 320,
+	MADE("accounts", PEERS, 208,
 		for (i = 0; i < PEERS; i++) {
 			OK(send_data(&peers[i], to[i], NULL, 0));
 			EQ(drain(&a), 1);

@@ -278,6 +278,8 @@ static void destroy(struct fake_peer *peer, struct fake_node *node)
 	for (fd = 0; fd < MAX_FDS; fd++)
 		for (h = peers[fd] ? peers[fd]->handles : NULL; h; h = h->next)
 			if (h->node == node) {
+				if (h->waiting)
+					notice(peers[fd], BUS1_MSG_WRITABLE, node);
 				h->waiting = false;
 				notice(peers[fd], BUS1_MSG_NODE_DEAD, node);
 			}

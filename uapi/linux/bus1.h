@@ -408,8 +408,9 @@ enum {
  * no room through, and it is worth to try again (RES-4). Once, however many
  * sends found none meanwhile; another try may find none again, and asks anew.
  * It is no promise, and comes in no order: before everything else, and by
- * itself, also where several are received; a peek does not show it. There
- * is none if the node has died or the handle was released meanwhile.
+ * itself, also where several are received; a peek does not show it. It may
+ * also come as the node dies, which the next send tells. There is none for a
+ * handle that was released meanwhile.
  */
 struct bus1_msg {
 	__u32 type;		/* BUS1_MSG_* */
