@@ -61,14 +61,16 @@ enum { MANY = 20000, FILES = 6000, PEERS = 2000 };
 
 TEST("RES-3 things take as much of the kernel's memory as bus1(7) says")
 {
-	static struct peer peers[PEERS];
+	static struct peer peers[PEERS], whole[PEERS];
 	static u64 nodes[MANY], out[MANY];
-	struct rlimit limit = { PEERS + 100, PEERS + 100 };
+	struct rlimit limit = { 3 * PEERS + 100, 3 * PEERS + 100 };
+	struct bus1_cmd_node stamp_node = { .flags = BUS1_NODE_CREDS };
 	struct bus1_pass passes[100];
 	struct peer a, b, c;
 	u64 n, dest, to[PEERS];
 	static u8 data[128];
 	s32 fds[1];
+	u64 to_stamped;
 	u32 i;
 
 	if (test_slow() > 1)
@@ -122,6 +124,13 @@ TEST("RES-3 things take as much of the kernel's memory as bus1(7) says")
 			OK(send_fds(&b, dest, fds, 1));
 	);
 	EQ(drain(&a), FILES);
+	OK(node_create(&a, &stamp_node));
+	to_stamped = grant(&a, stamp_node.id, &b);
+	MADE("messages with a stamp", MANY, 264 + 136,
+		for (i = 0; i < MANY; i++)
+			OK(send_data(&b, to_stamped, NULL, 0));
+	);
+	EQ(drain(&a), MANY);
 	for (i = 0; i < PEERS; i++)
 		to[i] = grant(&a, n, &peers[i]);
 	MADE("accounts", PEERS, 208,
@@ -129,5 +138,15 @@ TEST("RES-3 things take as much of the kernel's memory as bus1(7) says")
 			OK(send_data(&peers[i], to[i], NULL, 0));
 			EQ(drain(&a), 1);
 		}
+	);
+	MADE("peers with a node and a pool", PEERS, 6500,
+		for (i = 0; i < PEERS; i++) {
+			whole[i] = peer_new(16 * 4096);
+			node_new(&whole[i], 0);
+		}
+	);
+	MADE("exported handles", PEERS, 4200,
+		for (i = 0; i < PEERS; i++)
+			OK(export_fd(&a, n, 0));
 	);
 }
