@@ -9,8 +9,8 @@
 //! > (what the user has) × (number of users, with this one) ≤ what nobody has
 //!
 //! So whatever the others do, and in whatever order they come, the n-th user gets 1 / n(n + 1) of the
-//! whole. One peer may take up to three quarters of what its user may have. See bus1(7) for both
-//! rules with an example.
+//! whole, but for the first sixteenth: that is for whoever comes first, so that few are asked. One peer
+//! may take up to three quarters of what its user may have. See bus1(7) for both rules with an example.
 //!
 //! An account exists as long as a handle that was sent through refers to it, or something is charged to
 //! it. Its memory stays with the book and is used again, so that who has kept its address can find
@@ -21,52 +21,83 @@ use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNode, RBTreeNodeReservation};
 
-/// What is charged.
+/// What is charged. Two to a word, so that all of it is added and compared at once: none comes near to
+/// 32 bits.
 #[derive(Clone, Copy, Default, PartialEq)]
 pub(crate) struct Amounts {
-    pub(crate) messages: u32,
-    /// Of the pool.
-    pub(crate) granules: u32,
-    /// Handles that messages bring, each as often as it is brought.
-    pub(crate) handles: u32,
-    pub(crate) files: u32,
+    /// Messages, and granules of the pool.
+    load: u64,
+    /// Handles that messages bring, each as often as it is brought, and files.
+    extras: u64,
 }
 
 impl Amounts {
-    /// A message without anything.
-    pub(crate) const MESSAGE: Self = Self {
-        messages: 1,
-        granules: 0,
-        handles: 0,
-        files: 0,
-    };
+    /// A message that brings nothing.
+    pub(crate) const MESSAGE: Self = Self::new(1, 0, 0, 0);
 
-    #[inline]
-    fn add(&mut self, other: &Self) {
-        self.messages += other.messages;
-        self.granules += other.granules;
-        self.handles += other.handles;
-        self.files += other.files;
+    #[inline(always)]
+    pub(crate) const fn new(messages: u32, granules: u32, handles: u32, files: u32) -> Self {
+        Self {
+            load: messages as u64 | (granules as u64) << 32,
+            extras: handles as u64 | (files as u64) << 32,
+        }
     }
 
-    #[inline]
+    #[inline(always)]
+    pub(crate) fn messages(&self) -> u32 {
+        self.load as u32
+    }
+
+    #[inline(always)]
+    pub(crate) fn granules(&self) -> u32 {
+        (self.load >> 32) as u32
+    }
+
+    #[inline(always)]
+    pub(crate) fn handles(&self) -> u32 {
+        self.extras as u32
+    }
+
+    #[inline(always)]
+    pub(crate) fn files(&self) -> u32 {
+        (self.extras >> 32) as u32
+    }
+
+    /// There are handles or files.
+    #[inline(always)]
+    pub(crate) fn has_extras(&self) -> bool {
+        self.extras != 0
+    }
+
+    #[inline(always)]
+    fn add(&mut self, other: &Self) {
+        self.load += other.load;
+        if other.extras != 0 {
+            self.extras += other.extras;
+        }
+    }
+
+    #[inline(always)]
     fn sub(&mut self, other: &Self) {
-        self.messages -= other.messages;
-        self.granules -= other.granules;
-        self.handles -= other.handles;
-        self.files -= other.files;
+        self.load -= other.load;
+        if other.extras != 0 {
+            self.extras -= other.extras;
+        }
     }
 
     /// The larger of both, of each.
     pub(crate) fn max(&self, other: &Self) -> Self {
-        Self {
-            messages: self.messages.max(other.messages),
-            granules: self.granules.max(other.granules),
-            handles: self.handles.max(other.handles),
-            files: self.files.max(other.files),
-        }
+        Self::new(
+            self.messages().max(other.messages()),
+            self.granules().max(other.granules()),
+            self.handles().max(other.handles()),
+            self.files().max(other.files()),
+        )
     }
 }
+
+/// The part of everything that is for whoever comes first: 1 / LOW.
+const LOW: u32 = 16;
 
 /// Whether one peer may take `more`: it has `peer` already, its user `user` in all, `n` users
 /// have some or are about to, and nobody has `left`.
@@ -77,6 +108,15 @@ impl Amounts {
 pub(crate) fn allows(peer: u32, user: u32, n: u32, left: u32, more: u32) -> bool {
     let (n, more) = (u64::from(n), u64::from(more));
     (u64::from(peer) + 4 * more) * (n + 1) + 3 * u64::from(user) * n <= 3 * u64::from(left)
+}
+
+/// What came of [`Book::charge`].
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Charged {
+    Yes,
+    NoRoom,
+    /// The account is not that peer's any more.
+    NotHis,
 }
 
 /// Of a user at one receiver.
@@ -185,6 +225,8 @@ pub(crate) struct Book<U, W> {
     all: *mut Account<U, W>,
     free: *mut Account<U, W>,
     used: Amounts,
+    /// As long as no more than this is in use nobody is asked what he has.
+    low: Amounts,
     /// Users who have messages in flight.
     users: u32,
 }
@@ -193,15 +235,29 @@ pub(crate) struct Book<U, W> {
 unsafe impl<U: Send, W: Send> Send for Book<U, W> {}
 
 impl<U: Copy, W: Default> Book<U, W> {
-    pub(crate) fn new() -> Self {
-        Self {
+    /// Of a receiver who can take so much at most.
+    pub(crate) fn new(all: &Amounts) -> Self {
+        let mut book = Self {
             accounts: RBTree::new(),
             shares: RBTree::new(),
             all: ptr::null_mut(),
             free: ptr::null_mut(),
             used: Amounts::default(),
+            low: Amounts::default(),
             users: 0,
-        }
+        };
+        book.set_all(all);
+        book
+    }
+
+    /// How much the receiver can take.
+    pub(crate) fn set_all(&mut self, all: &Amounts) {
+        self.low = Amounts::new(
+            all.messages() / LOW,
+            all.granules() / LOW,
+            all.handles() / LOW,
+            all.files() / LOW,
+        );
     }
 
     /// What is in flight, in all.
@@ -297,7 +353,7 @@ impl<U: Copy, W: Default> Book<U, W> {
     /// Closes an account if nothing refers to it, and nothing is charged to it.
     pub(crate) fn tidy(&mut self, a: AccountRef<U, W>) {
         let account = self.get(a);
-        if account.holds != 0 || account.used.messages != 0 {
+        if account.holds != 0 || account.used.messages() != 0 {
             return;
         }
         let peer = account.peer;
@@ -323,67 +379,103 @@ impl<U: Copy, W: Default> Book<U, W> {
         }
     }
 
-    /// Whether one message more may be charged, if `left` are left.
-    #[inline]
-    pub(crate) fn fits_message(&mut self, a: AccountRef<U, W>, left: u32) -> bool {
-        let used = self.get(a).used.messages;
-        let share = self.share(a).used.messages;
-        allows(used, share, self.users + u32::from(share == 0), left, 1)
+    /// Charges what a peer sends, whose account this is believed to be. `taken` is how much of the pool
+    /// is in use, and `left` tells what nobody has.
+    #[inline(always)]
+    pub(crate) fn charge(
+        &mut self,
+        a: AccountRef<U, W>,
+        peer: u64,
+        more: &Amounts,
+        taken: u32,
+        left: impl FnOnce(&Self) -> Amounts,
+    ) -> Charged {
+        // SAFETY: Of this book, which keeps the memory; and we have `&mut` on the book. The share is no
+        // account.
+        let (account, share) = unsafe {
+            let account = &mut *a.0.as_ptr();
+            let share = &mut *account.share.as_ptr();
+            (account, share)
+        };
+        if account.peer != peer {
+            return Charged::NotHis;
+        }
+        if !self.is_low(more, taken) && !self.fits(a, &left(self), more) {
+            return Charged::NoRoom;
+        }
+        self.users += u32::from(share.used.messages() == 0);
+        account.used.add(more);
+        share.used.add(more);
+        self.used.add(more);
+        Charged::Yes
     }
 
-    /// Whether `more` may be charged, if that much is left.
-    pub(crate) fn fits(&mut self, a: AccountRef<U, W>, left: &Amounts, more: &Amounts) -> bool {
-        let used = self.get(a).used;
-        let share = self.share(a).used;
-        let n = self.users + u32::from(share.messages == 0);
-        let of = |peer, user, left, more| more == 0 || allows(peer, user, n, left, more);
-        of(used.messages, share.messages, left.messages, more.messages)
-            && of(used.granules, share.granules, left.granules, more.granules)
-            && of(used.handles, share.handles, left.handles, more.handles)
-            && of(used.files, share.files, left.files, more.files)
+    /// So little is in use that nobody is asked.
+    #[inline(always)]
+    fn is_low(&self, more: &Amounts, taken: u32) -> bool {
+        self.used.messages() < self.low.messages()
+            && (more.granules() == 0 || taken + more.granules() <= self.low.granules())
+            && (!more.has_extras()
+                || (self.used.handles() + more.handles() <= self.low.handles()
+                    && self.used.files() + more.files() <= self.low.files()))
     }
 
-    /// Charges one message and nothing else.
-    #[inline]
-    pub(crate) fn charge_message(&mut self, a: AccountRef<U, W>) {
-        self.get(a).used.messages += 1;
-        let share = &mut self.share_mut(a).used.messages;
-        let first = *share == 0;
-        *share += 1;
-        self.used.messages += 1;
-        self.users += u32::from(first);
+    /// Whether [`charge`](Self::charge) would succeed.
+    pub(crate) fn has_room(
+        &self,
+        a: AccountRef<U, W>,
+        more: &Amounts,
+        taken: u32,
+        left: &Amounts,
+    ) -> bool {
+        self.is_low(more, taken) || self.fits(a, left, more)
     }
 
-    /// Takes that back.
-    #[inline]
-    pub(crate) fn discharge_message(&mut self, a: AccountRef<U, W>) {
-        let account = self.get(a);
-        account.used.messages -= 1;
-        let is_idle = account.used.messages | account.holds == 0;
-        let share = &mut self.share_mut(a).used.messages;
-        *share -= 1;
-        let last = *share == 0;
-        self.used.messages -= 1;
-        self.users -= u32::from(last);
-        if is_idle {
+    /// Charges, whether there is room or not.
+    pub(crate) fn charge_anyway(&mut self, a: AccountRef<U, W>, more: &Amounts) {
+        self.users += u32::from(self.share(a).used.messages() == 0);
+        self.get(a).used.add(more);
+        self.share_mut(a).used.add(more);
+        self.used.add(more);
+    }
+
+    /// Takes a charge back. Returns the user. The account is closed if that was the last, and no handle
+    /// refers to it.
+    #[inline(always)]
+    pub(crate) fn discharge(&mut self, a: AccountRef<U, W>, less: &Amounts) -> U {
+        // SAFETY: As in `charge`.
+        let (account, share) = unsafe {
+            let account = &mut *a.0.as_ptr();
+            let share = &mut *account.share.as_ptr();
+            (account, share)
+        };
+        account.used.sub(less);
+        share.used.sub(less);
+        self.used.sub(less);
+        self.users -= u32::from(share.used.messages() == 0);
+        let user = share.user;
+        if account.used.messages() | account.holds == 0 {
             self.tidy(a);
         }
+        user
     }
 
-    /// Charges what a message brings besides.
-    #[inline]
-    pub(crate) fn charge_rest(&mut self, a: AccountRef<U, W>, rest: &Amounts) {
-        self.get(a).used.add(rest);
-        self.share_mut(a).used.add(rest);
-        self.used.add(rest);
-    }
-
-    /// Takes that back. Before the message is.
-    #[inline]
-    pub(crate) fn discharge_rest(&mut self, a: AccountRef<U, W>, rest: &Amounts) {
-        self.get(a).used.sub(rest);
-        self.share_mut(a).used.sub(rest);
-        self.used.sub(rest);
+    /// Whether the rule allows it.
+    #[cold]
+    #[inline(never)]
+    fn fits(&self, a: AccountRef<U, W>, left: &Amounts, more: &Amounts) -> bool {
+        // SAFETY: As in `share`.
+        let has = unsafe { &(*a.0.as_ptr()).used };
+        let of = &self.share(a).used;
+        let n = self.users + u32::from(of.messages() == 0);
+        let fits = |what: fn(&Amounts) -> u32| {
+            let more = what(more);
+            more == 0 || allows(what(has), what(of), n, what(left), more)
+        };
+        fits(Amounts::messages)
+            && fits(Amounts::granules)
+            && fits(Amounts::handles)
+            && fits(Amounts::files)
     }
 
     /// Each account that is open, with its peer, its user, and what is charged to it.
@@ -428,11 +520,22 @@ mod tests {
         book.open(peer, uid, uid, &mut new).ok_or(EINVAL)
     }
 
-    /// All that an account gets of a queue with so many places.
-    fn fill(book: &mut TestBook, a: TestAccount, size: u32) -> u32 {
+    fn messages(n: u32) -> Amounts {
+        Amounts::new(n, 0, 0, 0)
+    }
+
+    fn left(book: &TestBook) -> Amounts {
+        messages(SIZE - book.used.messages())
+    }
+
+    fn book() -> TestBook {
+        TestBook::new(&messages(SIZE))
+    }
+
+    /// All that an account gets of a queue with so many places; one message at a time.
+    fn fill(book: &mut TestBook, a: TestAccount, peer: u64) -> u32 {
         let mut n = 0;
-        while book.fits_message(a, size - book.used.messages) {
-            book.charge_message(a);
+        while book.charge(a, peer, &Amounts::MESSAGE, 0, left) == Charged::Yes {
             n += 1;
         }
         n
@@ -443,7 +546,7 @@ mod tests {
     /// One after the other takes all it gets, by many peers: the n-th gets its promised share.
     #[test]
     fn users_get_what_is_promised() -> Result {
-        let mut book = TestBook::new();
+        let mut book = book();
         let mut peer = 0;
         for n in 1..=32u32 {
             let mut got = 0;
@@ -451,7 +554,7 @@ mod tests {
                 peer += 1;
                 let a = open(&mut book, peer, n)?;
                 book.hold(a);
-                got += fill(&mut book, a, SIZE);
+                got += fill(&mut book, a, peer);
             }
             let promised = SIZE / (n * (n + 1));
             // Less what a dozen peers leave of three quarters each, and the rounding of each.
@@ -465,12 +568,12 @@ mod tests {
     /// A peer gets three quarters of what its user may have, and leaves the rest to another.
     #[test]
     fn a_peer_leaves_some_to_its_user() -> Result {
-        let mut book = TestBook::new();
+        let mut book = book();
         let a = open(&mut book, 1, 7)?;
         let b = open(&mut book, 2, 7)?;
-        let first = fill(&mut book, a, SIZE);
+        let first = fill(&mut book, a, 1);
         assert!(first.abs_diff(SIZE * 3 / 8) <= 4);
-        let second = fill(&mut book, b, SIZE);
+        let second = fill(&mut book, b, 2);
         assert!(second.abs_diff(SIZE * 3 / 32) <= 4);
         assert_eq!(book.users(), 1);
         Ok(())
@@ -481,7 +584,7 @@ mod tests {
     #[test]
     fn nobody_is_kept_out() -> Result {
         const USERS: usize = 24;
-        let mut book = TestBook::new();
+        let mut book = book();
         let mut accounts: KVec<TestAccount> = KVec::new();
         for i in 0..USERS {
             let a = open(&mut book, i as u64 + 1, i as u32)?;
@@ -497,57 +600,33 @@ mod tests {
                 .wrapping_add(1442695040888963407);
             let r = (seed >> 33) as u32;
             let a = accounts[(r % USERS as u32) as usize];
-            let much = Amounts {
-                messages: 1 + (r >> 8) % 20_000,
-                ..Amounts::default()
-            };
-            let left = Amounts {
-                messages: SIZE - book.used.messages,
-                ..Amounts::default()
-            };
-            let has = book.get(a).used.messages;
+            let much = messages(1 + (r >> 8) % 20_000);
+            let has = book.get(a).used.messages();
             if r & 0x40 != 0 {
-                if book.fits(a, &left, &much) {
-                    let was = has == 0;
-                    book.charge_rest(a, &much);
-                    book.users += u32::from(was);
+                if book.fits(a, &left(&book), &much) {
+                    book.charge_anyway(a, &much);
                 }
             } else if has > 0 {
-                book.charge_message(a);
-                book.discharge_rest(
-                    a,
-                    &Amounts {
-                        messages: has,
-                        ..Amounts::default()
-                    },
-                );
-                book.discharge_message(a);
+                book.discharge(a, &messages(has));
             }
             let n = book.users() + 1;
-            let promised = Amounts {
-                messages: (SIZE / (n * (n + 1)) * 3 / 4).saturating_sub(1),
-                ..Amounts::default()
-            };
-            let left = Amounts {
-                messages: SIZE - book.used.messages,
-                ..Amounts::default()
-            };
-            assert!(book.fits(newcomer, &left, &promised));
+            let promised = messages((SIZE / (n * (n + 1)) * 3 / 4).saturating_sub(1));
+            assert!(book.fits(newcomer, &left(&book), &promised));
         }
         Ok(())
     }
 
     #[test]
     fn accounts_come_and_go() -> Result {
-        let mut book = TestBook::new();
+        let mut book = book();
         let a = open(&mut book, 1, 1)?;
         book.hold(a);
-        book.charge_message(a);
+        book.charge_anyway(a, &Amounts::MESSAGE);
         assert_eq!(book.users(), 1);
         assert!(open(&mut book, 1, 1)? == a);
         book.unhold(a);
         assert!(book.is_of(a, 1));
-        book.discharge_message(a);
+        assert_eq!(book.discharge(a, &Amounts::MESSAGE), 1);
         assert!(!book.is_of(a, 1));
         assert_eq!(book.users(), 0);
         // Its memory is used again, by whomever.
