@@ -344,12 +344,12 @@ int b1_handle_import(b1_peer *peer, b1_handle **handlep, int fd);
 int b1_handle_watch(b1_handle *handle, b1_watch **watchp, b1_dead_fn dead, void *userdata);
 /*
  * Be told when it is worth to send again, after a send to the handle found no
- * room (RES-4): then, as there is a watch when the send is made, the callback is
- * called once for any number of sends that fail with -EAGAIN meanwhile. The
- * watch stays for the next time, until the node dies; it may be called as that
- * happens, which b1_handle_watch() tells for sure. Where threads share the peer the callback may run
- * before the send has returned; and there may be no room again when it runs, or
- * it may have been for a send of someone else: then -EAGAIN says so.
+ * room (RES-4). The watch has to be there when the send is made; it is called
+ * once for any number of sends that fail with -EAGAIN meanwhile, and stays for
+ * the next time, until the node dies. (It may be called as that happens;
+ * b1_handle_watch() tells it for sure.) There may be no room again by then, and
+ * it may be for a send of someone else: then the next -EAGAIN says so. Where
+ * threads share the peer it may be called before the send has returned.
  *
  * -EINVAL: the handle is of a node of the peer's own: to make room there is a
  * matter of b1_peer_process(). -EHOSTUNREACH: the node is dead.
