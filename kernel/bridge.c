@@ -425,7 +425,6 @@ static const char * const bus1_limit_names[BUS1_LIMIT_N] = {
 	[BUS1_LIMIT_NODES] = "nodes",
 	[BUS1_LIMIT_HANDLES] = "handles",
 	[BUS1_LIMIT_MESSAGES] = "messages",
-	[BUS1_LIMIT_PASSED] = "passed",
 	[BUS1_LIMIT_FILES] = "files",
 	[BUS1_LIMIT_PAGES] = "pages",
 };
@@ -457,8 +456,7 @@ static const struct kernel_param_ops bus1_max_ops = {
 BUS1_MAX_PARAM(max_peers, BUS1_LIMIT_PEERS, "peers and exported handles");
 BUS1_MAX_PARAM(max_nodes, BUS1_LIMIT_NODES, "nodes");
 BUS1_MAX_PARAM(max_handles, BUS1_LIMIT_HANDLES, "handles");
-BUS1_MAX_PARAM(max_messages, BUS1_LIMIT_MESSAGES, "messages in flight");
-BUS1_MAX_PARAM(max_passed, BUS1_LIMIT_PASSED, "handles in flight");
+BUS1_MAX_PARAM(max_messages, BUS1_LIMIT_MESSAGES, "messages and handles in flight");
 BUS1_MAX_PARAM(max_files, BUS1_LIMIT_FILES, "files in flight");
 BUS1_MAX_PARAM(max_pages, BUS1_LIMIT_PAGES, "pages of pools");
 

@@ -26,10 +26,8 @@ pub(crate) enum Limit {
     Nodes = abi::BUS1_LIMIT_NODES as usize,
     /// Handles that their peers hold.
     Handles = abi::BUS1_LIMIT_HANDLES as usize,
-    /// Messages that they have sent and nobody has received.
+    /// Messages that they have sent and nobody has received, and handles in those.
     Messages = abi::BUS1_LIMIT_MESSAGES as usize,
-    /// Handles in those.
-    Passed = abi::BUS1_LIMIT_PASSED as usize,
     /// Files in those.
     Files = abi::BUS1_LIMIT_FILES as usize,
     /// Pages of their peers' pools.
@@ -79,7 +77,6 @@ pub(crate) fn init(pages: i64) {
         (Limit::Nodes, 1 << 18),
         (Limit::Handles, 1 << 18),
         (Limit::Messages, 1 << 17),
-        (Limit::Passed, 1 << 16),
         (Limit::Files, 1 << 14),
         (Limit::Pages, pages),
     ] {

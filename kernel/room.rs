@@ -133,18 +133,19 @@ pub(crate) const fn all(pool_granules: u32) -> Amounts {
     Amounts::new(MAX_QUEUED, pool_granules, MAX_PASSED, MAX_FILES)
 }
 
-/// What nobody has, of a receiver who holds so many handles.
-fn left(book: &Book, granules: u32, n_handles: u32) -> Amounts {
-    let used = book.used();
-    Amounts::new(
-        MAX_QUEUED.saturating_sub(used.messages()),
-        granules,
-        MAX_PASSED.saturating_sub(used.handles().saturating_add(n_handles)),
-        MAX_FILES.saturating_sub(used.files()),
-    )
-}
-
 impl Inner {
+    /// What nobody has.
+    fn left(&self) -> Amounts {
+        let used = self.book.used();
+        let handles = used.handles().saturating_add(self.n_handles() as u32);
+        Amounts::new(
+            MAX_QUEUED.saturating_sub(used.messages()),
+            self.pool_granules.saturating_sub(self.slices.granules()),
+            MAX_PASSED.saturating_sub(handles),
+            MAX_FILES.saturating_sub(used.files()),
+        )
+    }
+
     /// Charges a message that is to be linked, or all that it will bring. EHOSTUNREACH; EAGAIN; ENXIO
     /// if the sender has lost its handle meanwhile.
     #[inline(always)]
@@ -155,15 +156,28 @@ impl Inner {
         if draft.is_booked() {
             return Ok(());
         }
-        let what = draft.amounts();
+        // By itself, so that for the most common ones all amounts are known.
+        if draft.is_small() {
+            return self.charge(draft, from, a, &Amounts::MESSAGE);
+        }
+        self.charge(draft, from, a, &draft.amounts())
+    }
+
+    #[inline(always)]
+    fn charge(&mut self, draft: &Draft, from: &Peer, a: AccountRef, what: &Amounts) -> Result {
         let taken = self.slices.granules();
-        let (n_handles, pool) = (self.n_handles(), self.pool_granules);
-        let left = |book: &Book| left(book, pool - taken, n_handles as u32);
-        match self.book.charge(a, from.id, &what, taken, left) {
-            Charged::Yes => {
-                draft.set_booked(a);
-                Ok(())
-            }
+        if !self.book.charge_low(a, from.id, what, taken) {
+            self.charge_by_rule(a, from.id, what)?;
+        }
+        draft.set_booked(a);
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn charge_by_rule(&mut self, a: AccountRef, from: u64, what: &Amounts) -> Result {
+        let left = self.left();
+        match self.book.charge(a, from, what, &left) {
+            Charged::Yes => Ok(()),
             Charged::NoRoom => Err(EAGAIN),
             Charged::NotHis => Err(ENXIO),
         }
@@ -178,8 +192,7 @@ impl Inner {
     /// Charges a message to the peer itself, whatever it has.
     pub(crate) fn charge_own(&mut self, what: &Amounts) -> AccountRef {
         let user = self.book.user(self.own);
-        user.charge_anyway(Limit::Messages, 1);
-        user.charge_anyway(Limit::Passed, what.handles() as usize);
+        user.charge_anyway(Limit::Messages, 1 + what.handles() as usize);
         user.charge_anyway(Limit::Files, what.files() as usize);
         self.book.charge_anyway(self.own, what);
         self.own
@@ -187,13 +200,8 @@ impl Inner {
 
     /// Whether there is room for more in an account.
     fn has_room(&mut self, a: AccountRef, what: &Amounts) -> bool {
-        let taken = self.slices.granules();
-        let left = left(
-            &self.book,
-            self.pool_granules - taken,
-            self.n_handles() as u32,
-        );
-        self.book.has_room(a, what, taken, &left)
+        let left = self.left();
+        self.book.has_room(a, what, self.slices.granules(), &left)
             && (what.granules() == 0 || self.slices.could_alloc(what.granules()))
     }
 

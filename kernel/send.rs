@@ -179,7 +179,7 @@ fn target(peer: &Arc<Peer>, dest: u64) -> Result<Target> {
 #[inline(always)]
 fn send_plain(peer: &Peer, to: Target, payload: &Payload, priority: u8) -> Result {
     let Target { node, account } = to;
-    let mut draft = Draft::new(peer, node, payload.len(), priority)?;
+    let mut draft = Draft::new(peer, node, payload.len(), priority, 0)?;
     draft.fill(peer, account, payload)?;
     if let Some(waiter) = draft.link(peer, account, None)? {
         waiter.wake();
@@ -225,8 +225,7 @@ fn send_handle(peer: &Arc<Peer>, cmd: &bus1_cmd_send, payload: &Payload) -> Resu
     let grant = grant(&mut inner, &pass);
     drop(inner);
     let grant = passed(grant?, &pass)?;
-    let mut draft = Draft::new(peer, node, payload.len(), cmd.priority as u8)?;
-    draft.charge_extras(peer, 1, 0)?;
+    let mut draft = Draft::new(peer, node, payload.len(), cmd.priority as u8, 1)?;
     draft.fill(peer, account, payload)?;
     let waiter = match draft.link_known(peer, account, &grant) {
         Ok(waiter) => waiter,
@@ -284,10 +283,10 @@ impl<'a> Load<'a> {
             stamp = self.stamp.clone();
         }
         let Target { node, account } = to;
-        let mut draft = Draft::new(peer, node, self.payload.len(), self.priority)?;
         let (n_handles, n_files) = (self.grants.len(), self.files.len());
+        let mut draft = Draft::new(peer, node, self.payload.len(), self.priority, n_handles)?;
         if n_handles | n_files != 0 {
-            draft.charge_extras(peer, n_handles, n_files)?;
+            draft.charge_files(peer, n_files)?;
             draft.book(peer, account)?;
         }
         draft.fill(peer, account, self.payload)?;
