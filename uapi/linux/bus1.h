@@ -326,8 +326,8 @@ struct bus1_pass {
  *               none takes inline payloads only)
  * EDQUOT        the receiving peer or its user has as many handles as it may
  *               have; its user as many pages in pools; or the sending user as
- *               many messages, handles in messages, or files in messages on
- *               their way, to all receivers together
+ *               many messages with handles, or files in messages, on their
+ *               way, to all receivers together
  * For the command:
  * ETIMEDOUT     with BUS1_SEND_WAIT: no room before the deadline. One that has
  *               passed already is not waited for, and the message is sent if
@@ -590,9 +590,9 @@ struct bus1_cmd_info {
  *
  * There are also, to be read and written, the limits of each user (RES-4):
  * max_peers (with exported handles), max_nodes (with facets), max_handles
- * (that its peers hold), max_messages, max_passed and max_files (messages,
- * handles and files on their way that it has sent) and max_pages (of its
- * peers' pools). One peer may have half of the nodes and handles.
+ * (that its peers hold), max_messages (on their way that it has sent, and the
+ * handles in them, each as one more), max_files (in those) and max_pages (of
+ * its peers' pools). One peer may have half of the nodes and handles.
  *
  * /sys/class/misc/bus1/users has a line for each user, with its number and
  * then USED/LIMIT of each, in this order. To write "UID NAME LIMIT", as in
