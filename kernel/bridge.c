@@ -125,6 +125,7 @@ static const struct file_operations bus1_fops = {
 	.compat_ioctl = compat_ptr_ioctl,
 	.poll = bus1_poll,
 	.mmap = bus1_mmap,
+	.show_fdinfo = bus1_show_fdinfo,
 };
 
 void *bus1_file_peer(struct file *file)
@@ -143,6 +144,7 @@ static const struct file_operations bus1_export_fops = {
 	.owner = THIS_MODULE,
 	.release = bus1_release,
 	.poll = bus1_export_poll,
+	.show_fdinfo = bus1_show_fdinfo,
 	.llseek = noop_llseek,
 };
 
@@ -230,10 +232,14 @@ struct bus1_stamp *bus1_stamp_new(void)
 	struct bus1_stamp *stamp;
 	struct lsm_prop prop;
 	u32 len = 0;
+	int r;
 
 	security_current_getlsmprop_subj(&prop);
-	if (security_lsmprop_to_secctx(&prop, &context, LSM_ID_UNDEF) >= 0 &&
-	    context.context)
+	r = security_lsmprop_to_secctx(&prop, &context, LSM_ID_UNDEF);
+	/* A label that there is is not left out: receivers may rely on it. */
+	if (r == -ENOMEM)
+		return NULL;
+	if (r >= 0 && context.context)
 		len = strnlen(context.context, context.len);
 	stamp = kmalloc(struct_size(stamp, label, len), GFP_KERNEL_ACCOUNT);
 	if (stamp) {

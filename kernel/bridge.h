@@ -14,6 +14,7 @@ typedef _Bool bool;
 struct bus1_stamp;
 struct file;
 struct page;
+struct seq_file;
 struct wait_queue_head;
 
 /* What the module counts; the order is that of the parameters in bridge.c. */
@@ -25,6 +26,41 @@ enum bus1_stat {
 	BUS1_STAT_SLICES,
 	BUS1_STAT_POOL_PAGES,
 	BUS1_STAT_N,
+};
+
+/* Why a message or notice was dropped: see bus1_drop in trace.h. */
+enum bus1_why {
+	BUS1_WHY_DEAD,		/* its node died */
+	BUS1_WHY_CLOSED,	/* the receiving peer was closed */
+	BUS1_WHY_RECEIVER,	/* BUS1_RECV_DROP */
+	BUS1_WHY_TAKEN_BACK,	/* another destination failed */
+	BUS1_WHY_WITHDRAWN,	/* a notice that is void */
+	BUS1_WHY_RELEASED,	/* its slice was given back before it was told */
+};
+
+/* What a limit was reached of: see bus1_refused in trace.h. */
+enum bus1_resource {
+	BUS1_RESOURCE_NODES,
+	BUS1_RESOURCE_HANDLES,
+	BUS1_RESOURCE_ROOM,	/* of the sender, at the receiver */
+	BUS1_RESOURCE_SLICES,
+	BUS1_RESOURCE_POOL,
+	BUS1_RESOURCE_USER,	/* and an enum bus1_limit */
+};
+
+/* What fdinfo shows of a peer, as it was at one instant. */
+struct bus1_fdinfo {
+	__u64 peer;
+	__u64 messages;
+	__u64 notices;
+	__u64 uncommitted;	/* of both */
+	__u64 nodes;
+	__u64 handles;
+	__u64 slices;
+	__u64 pool_size;
+	__u64 pool_pages;
+	__u64 pool_used;
+	bool by_priority;
 };
 
 /* What is limited for each user; the order is that of the names in bridge.c. */
@@ -113,6 +149,24 @@ int bus1_clear_user(void *dst, unsigned long size);
 
 void bus1_resched(void);
 
+/*
+ * Fire a tracepoint of trace.h, whether it is on or not: trace.rs has looked.
+ * Only where the kernel has tracepoints. They do not sleep.
+ */
+void rust_do_trace_bus1_peer_open(__u64 peer, bool is_export);
+void rust_do_trace_bus1_peer_close(__u64 peer);
+void rust_do_trace_bus1_send(__u64 msg, __u64 txn, bool multicast,
+			     __u64 sender, __u64 receiver, __u64 node,
+			     __u32 len, __u32 handles, __u32 fds,
+			     __u32 priority);
+void rust_do_trace_bus1_notice(__u64 msg, __u64 txn, __u64 peer, __u32 type,
+			       __u64 id);
+void rust_do_trace_bus1_commit(__u64 txn);
+void rust_do_trace_bus1_receive(__u64 msg, __u64 peer, __u32 type, __u64 id);
+void rust_do_trace_bus1_drop(__u64 msg, __u64 peer, __u32 type, __u64 id,
+			     __u32 why);
+void rust_do_trace_bus1_refused(__u64 peer, __u32 resource, int error);
+
 /* Rust, called from C. A peer is the pointer that bus1_peer_open() gave. */
 
 /* Before anything else, and after everything else; how many users are left. */
@@ -146,5 +200,9 @@ int bus1_peer_map(void *peer, unsigned long pgoff, unsigned long pages);
 /* The page at an index of the pool, without a reference, or NULL. */
 struct page *bus1_peer_page(void *peer, unsigned long pgoff);
 long bus1_stat(enum bus1_stat which);
+void bus1_peer_fdinfo(void *peer, struct bus1_fdinfo *info);
+
+/* In fdinfo.c: of a peer's file, or an exported handle's. */
+void bus1_show_fdinfo(struct seq_file *m, struct file *file);
 
 #endif /* _BUS1_BRIDGE_H */

@@ -88,12 +88,7 @@ fn run(peer: &Arc<Peer>, nonblock: bool, cmd: u32, arg: Arg) -> Result {
         }
         HANDLE_MINT => {
             let mut place = place();
-            let cmd = arg.read(&mut place)?;
-            // First, to find out whether it can be: another thread may get the facet, too, and it
-            // could not be taken back.
-            arg.write(cmd)?;
-            object::mint(peer, cmd)?;
-            arg.write(cmd)
+            object::mint(peer, arg.read(&mut place)?, |cmd| arg.write(cmd))
         }
         HANDLE_EXPORT => export::export(peer, arg.read(&mut place())?, arg.ptr),
         HANDLE_IMPORT => export::import(peer, arg.read(&mut place())?, arg.ptr),

@@ -12,6 +12,7 @@
 //! | `pool`, `baggage` | the pages of a pool; files and stamps |
 //! | `node`, `handle`, `message`, `peer`, `moving`, `spare` | the objects, the peer that ties them together, counts on their way out, memory for the next message |
 //! | `object`, `export`, `send`, `describe`, `recv` | the commands, and how what is received is described |
+//! | `trace`, `fdinfo` | how all of this is watched: the tracepoints, which others fire, and what `/proc` shows |
 //! | `command` | the table of commands, and the entry points that C calls |
 //!
 //! # Locks
@@ -28,6 +29,7 @@ mod command;
 mod describe;
 mod errno;
 mod export;
+mod fdinfo;
 mod handle;
 mod ids;
 mod item;
@@ -45,6 +47,7 @@ mod room;
 mod send;
 mod slices;
 mod spare;
+mod trace;
 mod user;
 
 /// C holds `module_init`; the printing macros want this.

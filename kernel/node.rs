@@ -29,11 +29,13 @@
 //! The notice of a node's death is the handle itself, linked into its holder's queue; that a node is
 //! unused is told by the node itself, in its owner's queue. So a notice needs no memory.
 
+use crate::abi;
 use crate::bridge::{Counted, Stat};
 use crate::errno::ehostunreach;
 use crate::handle::{Grade, Handle, HandleList};
 use crate::item::{Commit, Deliver, Entry, Item, Ready, Tag};
 use crate::peer::{Inner, Peer};
+use crate::trace;
 use core::mem;
 use kernel::list::{List, ListArc};
 use kernel::prelude::*;
@@ -458,11 +460,9 @@ pub(crate) fn tell_unused(node: &NodeRef, owner: &mut Inner, commit: Option<&Arc
 }
 
 /// Notices have the lowest priority.
-pub(crate) fn push_notice(peer: &mut Inner, notice: Entry, commit: Option<&Arc<Commit>>) {
-    match commit {
-        Some(commit) => peer.queue.push_pending(notice, 0, commit),
-        None => peer.queue.push(notice, 0),
-    }
+pub(crate) fn push_notice(peer: &mut Inner, mut notice: Entry, commit: Option<&Arc<Commit>>) {
+    trace::noticed(&mut notice, commit);
+    peer.queue.push_notice(notice, commit);
 }
 
 /// The owner has passed the node on: withdraws the notices, of the node and its base, that were not
@@ -474,7 +474,9 @@ pub(crate) fn note_passed(node: &NodeRef, owner: &mut Inner) -> (Option<Entry>, 
         }
         node.in_use.store(true, Relaxed);
         node.seq.store(node.seq.load(Relaxed) + 1, Relaxed);
-        owner.queue.remove(&**node)
+        let overtaken = owner.queue.remove(&**node)?;
+        trace::dropped(&overtaken, abi::BUS1_WHY_WITHDRAWN);
+        Some(overtaken)
     };
     (note(node), node.base.as_ref().and_then(note))
 }

@@ -2,6 +2,7 @@
 
 //! Peers: what they hold, and how things get in and out of it.
 
+use crate::abi;
 use crate::bridge::{Counted, Stat, WaitQueue};
 use crate::errno::{edquot, ehostunreach};
 use crate::handle::{Grade, Handle, HandleList, HandleRef, Retired, WaitList};
@@ -16,6 +17,7 @@ use crate::quota::allows;
 use crate::room::{self, AccountRef, Book, NewAccount, Ring};
 use crate::slices::{Slice, Slices, GRANULE};
 use crate::spare::Spare;
+use crate::trace;
 use core::mem;
 use core::ptr::NonNull;
 use kernel::alloc::flags;
@@ -40,7 +42,7 @@ pub(crate) enum Object {
 
 #[pin_data(PinnedDrop)]
 pub(crate) struct Peer {
-    /// Never used again.
+    /// Never used again, and never 0.
     pub(crate) id: u64,
     /// Who opened it.
     pub(crate) user: UserRef,
@@ -54,7 +56,7 @@ pub(crate) struct Peer {
     /// For its handles.
     pub(crate) spare_handle: Spare<Handle>,
     /// It stands for an exported handle: see `export.rs`.
-    is_export: bool,
+    pub(crate) is_export: bool,
     /// Messages are received by priority.
     pub(crate) by_priority: Atomic<bool>,
     /// Set once, under the lock, when the peer is first mapped.
@@ -291,7 +293,7 @@ impl Peer {
         let mut new = Some(NewAccount::new(user, uid)?);
         let own = book.open(id, user, uid, &mut new).ok_or(ENOMEM)?;
         book.hold(own);
-        Arc::pin_init(
+        let peer = Arc::pin_init(
             try_pin_init!(Self {
                 id,
                 user,
@@ -322,11 +324,14 @@ impl Peer {
                 opened,
             }? Error),
             GFP_KERNEL_ACCOUNT,
-        )
+        )?;
+        trace::opened(&peer);
+        Ok(peer)
     }
 
     /// Ends the peer (OBJ-1). Each notice that is due stands for itself: this can not fail.
     pub(crate) fn close(&self) {
+        trace::closed(self);
         let mut inner = self.inner.lock();
         inner.closed = true;
         let n_nodes = mem::replace(&mut inner.nodes, 0);
@@ -353,9 +358,11 @@ impl Peer {
         self.opened.close();
     }
 
-    /// Drops what was taken off the queue. Each may hold the last use of something.
-    pub(crate) fn drop_items(&self, mut items: Items) {
+    /// Drops what was taken off the queue, and why: one of `enum bus1_why`. Each may hold the last
+    /// use of something.
+    pub(crate) fn drop_items(&self, mut items: Items, why: u32) {
         while let Some(item) = items.pop_front() {
+            trace::dropped(&item, why);
             drop(item);
             crate::bridge::resched();
         }
@@ -392,7 +399,7 @@ impl Peer {
         let entry = self.inner.lock().queue.next(&mut garbage, |_| false);
         drop(entry);
         if !garbage.is_empty() {
-            self.drop_items(garbage);
+            self.drop_items(garbage, abi::BUS1_WHY_DEAD);
         }
     }
 
@@ -405,7 +412,7 @@ impl Peer {
                 growth = inner.ids.grow(g);
             }
             if inner.nodes >= self.user.max_of_peer(Limit::Nodes) {
-                return Err(edquot());
+                return Err(self.refused(abi::BUS1_RESOURCE_NODES, edquot()));
             }
             if let (None, Some(id)) = (inner.ids.growth(2), inner.ids.next_id()) {
                 self.user.charge(Limit::Nodes, 1)?;
@@ -422,8 +429,15 @@ impl Peer {
     }
 
     /// Makes a facet of the node with an id, or finds the one there is, if it is not to be one-shot.
-    /// Returns its id.
-    pub(crate) fn mint(&self, id: u64, badge: u64, is_once: bool) -> Result<u64> {
+    /// `tell` is given its id before it is there: if that fails nothing has happened.
+    pub(crate) fn mint(
+        &self,
+        id: u64,
+        badge: u64,
+        is_once: bool,
+        mut tell: impl FnMut(u64) -> Result,
+    ) -> Result {
+        let mut told = 0;
         let mut growth = None;
         let mut spare: Option<(NodeRef, RBTreeNodeReservation<FacetKey, NodeRef>)> = None;
         loop {
@@ -436,17 +450,27 @@ impl Peer {
             };
             if !is_once {
                 if let Some(facet) = inner.facets.get(&(addr(&base), badge, 0)) {
-                    return Ok(facet.id.load(Relaxed));
+                    let id = facet.id.load(Relaxed);
+                    drop(inner);
+                    return if id == told { Ok(()) } else { tell(id) };
                 }
             }
             if inner.nodes >= self.user.max_of_peer(Limit::Nodes) {
-                return Err(edquot());
+                return Err(self.refused(abi::BUS1_RESOURCE_NODES, edquot()));
             }
             if let Some(g) = growth.take() {
                 growth = inner.ids.grow(g);
             }
             let need = inner.ids.growth(2);
             if let (None, Some(id)) = (need, inner.ids.next_id()) {
+                if spare.is_some() && id != told {
+                    drop(inner);
+                    growth = None;
+                    // Another one may take the id meanwhile: then the next is told.
+                    tell(id)?;
+                    told = id;
+                    continue;
+                }
                 if let Some((facet, tree)) = spare.take() {
                     self.user.charge(Limit::Nodes, 1)?;
                     facet.id.store(id, Relaxed);
@@ -456,7 +480,7 @@ impl Peer {
                     if let Some(key) = facet_key(&facet) {
                         inner.facets.insert(tree.into_node(key, facet));
                     }
-                    return Ok(id);
+                    return Ok(());
                 }
             }
             drop(inner);
@@ -503,7 +527,7 @@ impl Peer {
             if inner.n_handles() >= self.user.max_of_peer(Limit::Handles)
                 || self.user.is_full(Limit::Handles)
             {
-                return Err(edquot());
+                return Err(self.refused(abi::BUS1_RESOURCE_HANDLES, edquot()));
             }
             if let Some(g) = growth.take() {
                 growth = inner.ids.grow(g);
@@ -552,14 +576,17 @@ impl Peer {
                 return Err(EMSGSIZE);
             }
             if inner.slices.in_use().0 >= MAX_SLICES {
-                return Err(EAGAIN);
+                return Err(self.refused(abi::BUS1_RESOURCE_SLICES, EAGAIN));
             }
             if let Some(g) = growth.take() {
                 growth = inner.slices.grow(g);
             }
             let Some(need) = inner.slices.growth() else {
                 inner.book_in(draft, from, account)?;
-                let slice = inner.slices.alloc(granules).ok_or(EAGAIN)?;
+                let slice = inner
+                    .slices
+                    .alloc(granules)
+                    .ok_or_else(|| self.refused(abi::BUS1_RESOURCE_POOL, EAGAIN))?;
                 drop(inner);
                 Stat::Slices.add(1);
                 return Ok(slice);
@@ -628,7 +655,7 @@ impl Peer {
         if draft.node().is_once {
             draft.node().set_spent(&mut inner, true);
         }
-        Ok(self.push(&mut inner, draft, commit))
+        Ok(self.push(&mut inner, draft, from, commit))
     }
 
     /// Links a message that brings a handle which this peer has already, or gives it back if that is
@@ -656,7 +683,7 @@ impl Peer {
         }
         handle.add_coming(1, &mut inner);
         draft.set_only(Passed::Handle(handle));
-        Ok(self.push(&mut inner, draft, None))
+        Ok(self.push(&mut inner, draft, from, None))
     }
 
     #[inline(always)]
@@ -664,17 +691,25 @@ impl Peer {
         &self,
         inner: &mut Inner,
         draft: Draft,
+        from: &Self,
         commit: Option<&Arc<Commit>>,
     ) -> Option<Arc<Self>> {
         // Whoever waits has taken the lock to look since he queued himself up.
         let waiter = self.wait.is_active().then(|| draft.node().owner.clone());
         let level = self.level(draft.priority());
-        let message = draft.into_message();
+        let mut message = draft.into_message();
+        trace::sent(from, &mut message, commit);
         match commit {
             Some(commit) => inner.queue.push_pending(message as Entry, level, commit),
             None => inner.queue.push(message as Entry, level),
         }
         waiter
+    }
+
+    /// Its bound of something is reached. Under any lock.
+    #[cold]
+    fn refused(&self, resource: u32, error: Error) -> Error {
+        trace::refused(self.id, resource, error)
     }
 
     #[inline]
@@ -694,7 +729,7 @@ impl Peer {
         if let Some(n) = have() {
             return check(n);
         }
-        if pgoff != 0 || pages == 0 || pages > crate::abi::BUS1_MAX_POOL as usize / PAGE_SIZE {
+        if pgoff != 0 || pages == 0 || pages > abi::BUS1_MAX_POOL as usize / PAGE_SIZE {
             return Err(EINVAL);
         }
         let pool = Pool::new(pages, self.user)?;

@@ -35,6 +35,7 @@
 
 use crate::abi;
 use crate::item::{AsDyn, Commit, DynItem, Entry, Item, Items, Ready, State};
+use crate::trace;
 use core::mem;
 use kernel::list::{List, ListArc};
 use kernel::sync::{Arc, ArcBorrow};
@@ -47,7 +48,10 @@ pub(crate) struct Queue {
     /// Which of them are not empty, as bits.
     levels: u32,
     pending: List<DynItem, 1>,
+    n_pending: usize,
     len: usize,
+    /// How many of them are notices.
+    notices: usize,
     /// Nothing is linked any more, nor unlinked.
     closed: bool,
 }
@@ -67,6 +71,7 @@ impl Remains {
         }
         for items in &mut self.items {
             while let Some(item) = items.pop_front() {
+                trace::dropped(&item, abi::BUS1_WHY_CLOSED);
                 drop(item);
                 crate::bridge::resched();
             }
@@ -82,7 +87,9 @@ impl Queue {
             items: [const { List::new() }; LEVELS],
             levels: 0,
             pending: List::new(),
+            n_pending: 0,
             len: 0,
+            notices: 0,
             closed: false,
         }
     }
@@ -91,13 +98,31 @@ impl Queue {
         self.len
     }
 
+    pub(crate) fn n_notices(&self) -> usize {
+        self.notices
+    }
+
+    /// Those that wait for a flag, or to be settled.
+    pub(crate) fn n_pending(&self) -> usize {
+        self.n_pending
+    }
+
     #[inline]
     fn state<'a, T: ?Sized>(&'a mut self, item: &'a Item<T>) -> &'a mut State {
         // SAFETY: We have `&mut` on the queue of the item's home, and no other queue touches it.
         unsafe { &mut *item.state.get() }
     }
 
-    /// Links an item at the end, to be received from now on.
+    /// Links a notice at the end of the lowest priority.
+    pub(crate) fn push_notice(&mut self, notice: Entry, commit: Option<&Arc<Commit>>) {
+        self.notices += 1;
+        match commit {
+            Some(commit) => self.push_pending(notice, 0, commit),
+            None => self.push(notice, 0),
+        }
+    }
+
+    /// Links a message at the end, to be received from now on.
     #[inline]
     pub(crate) fn push(&mut self, item: Entry, level: u8) {
         let level = level & (LEVELS as u8 - 1);
@@ -109,7 +134,7 @@ impl Queue {
         self.len += 1;
     }
 
-    /// Links an item at the end. It waits for the flag, and for [`settle`](Self::settle).
+    /// Links a message at the end. It waits for the flag, and for [`settle`](Self::settle).
     #[inline]
     pub(crate) fn push_pending(&mut self, item: Entry, level: u8, commit: &Arc<Commit>) {
         // Always there: whoever has the item's one `ListArc` links it into both.
@@ -118,6 +143,7 @@ impl Queue {
         // In this order: see `ListItem<1>`.
         self.push(item, level);
         if let Ok(second) = second {
+            self.n_pending += 1;
             self.pending.push_back(second);
         }
     }
@@ -127,6 +153,7 @@ impl Queue {
         let state = self.state(&item);
         state.queued = true;
         let level = state.level;
+        self.notices += usize::from(item.is_notice());
         self.items[usize::from(level)].push_front(item);
         self.levels |= 1 << level;
         self.len += 1;
@@ -155,6 +182,7 @@ impl Queue {
         Item<T>: AsDyn,
     {
         if self.state(item).commit.take().is_some() {
+            self.n_pending -= 1;
             // SAFETY: An item with a commit flag is in `pending`.
             drop(unsafe { self.pending.remove(item.as_dyn()) });
         }
@@ -176,6 +204,7 @@ impl Queue {
         state.queued = false;
         let level = state.level;
         self.len -= 1;
+        self.notices -= usize::from(item.as_dyn().is_notice());
         let items = &mut self.items[usize::from(level)];
         // SAFETY: An item that is marked queued is in the list of its level.
         let entry = unsafe { items.remove(item.as_dyn()) };
@@ -198,6 +227,7 @@ impl Queue {
             if state.commit.as_ref().is_some_and(|commit| commit.is_set()) {
                 // Not the last reference of the flag: the sender has one until it has settled.
                 state.commit = None;
+                self.n_pending -= 1;
                 drop(peek.remove());
             } else if !cursor.move_prev() {
                 break;
@@ -264,6 +294,9 @@ impl Queue {
                         }
                         state.queued = false;
                         self.len -= 1;
+                        if peek.is_notice() {
+                            self.notices -= 1;
+                        }
                         let entry = peek.remove();
                         if items.is_empty() {
                             self.levels &= !(1 << level);
@@ -273,6 +306,9 @@ impl Queue {
                     Ready::Never => {
                         state.queued = false;
                         self.len -= 1;
+                        if peek.is_notice() {
+                            self.notices -= 1;
+                        }
                         garbage.push_back(peek.remove());
                     }
                     Ready::NotYet => {
@@ -305,6 +341,9 @@ impl Queue {
                 if state.commit.is_none() && peek.kind().ready() == Ready::Never {
                     state.queued = false;
                     self.len -= 1;
+                    if peek.is_notice() {
+                        self.notices -= 1;
+                    }
                     garbage.push_back(peek.remove());
                 } else {
                     cursor.move_next();
@@ -320,7 +359,9 @@ impl Queue {
     pub(crate) fn close(&mut self) -> Remains {
         self.closed = true;
         self.levels = 0;
+        self.n_pending = 0;
         self.len = 0;
+        self.notices = 0;
         Remains {
             items: mem::replace(&mut self.items, [const { List::new() }; LEVELS]),
             pending: mem::replace(&mut self.pending, List::new()),
@@ -378,15 +419,18 @@ mod tests {
         q.push(entry(&a)?, 0);
         q.push_pending(entry(&b)?, 0, &commit);
         q.push(entry(&c)?, 0);
+        assert_eq!(q.n_pending(), 1);
         assert_eq!(next(&mut q), Some(1));
         assert_eq!(next(&mut q), Some(3));
         assert_eq!(next(&mut q), None);
+        assert_eq!(q.n_pending(), 1);
         q.push(entry(&c)?, 0);
         commit.set();
         assert_eq!(next(&mut q), Some(2));
         assert_eq!(next(&mut q), Some(3));
         q.settle(&b, &commit);
         assert_eq!(q.len(), 0);
+        assert_eq!(q.n_pending(), 0);
         Ok(())
     }
 
@@ -398,11 +442,15 @@ mod tests {
         for i in [&a, &b, &c] {
             q.push_pending(entry(i)?, 0, &commit);
         }
+        assert_eq!(q.n_pending(), 3);
         assert!(q.remove(&a).is_some());
+        assert_eq!(q.n_pending(), 2);
         q.settle(&b, &commit);
+        assert_eq!(q.n_pending(), 1);
         assert_eq!(next(&mut q), Some(2));
         drop(q.close());
         assert!(q.pending.is_empty());
+        assert_eq!(q.n_pending(), 0);
         for i in [&a, &b, &c] {
             q.push_pending(entry(i)?, 0, &commit);
         }
@@ -411,6 +459,7 @@ mod tests {
         assert_eq!(next(&mut q), Some(2));
         assert_eq!(next(&mut q), Some(3));
         assert!(q.pending.is_empty());
+        assert_eq!(q.n_pending(), 0);
         Ok(())
     }
 

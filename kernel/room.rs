@@ -10,6 +10,7 @@
 //!
 //! Telling is not promising: who is told tries again, and may have to wait again.
 
+use crate::abi;
 use crate::bridge::WaitQueue;
 use crate::errno::ehostunreach;
 use crate::handle::{Handle, HandleRef, WaitList};
@@ -19,6 +20,7 @@ use crate::message::{discharge_user, Draft};
 use crate::node::NodeRef;
 use crate::peer::{Inner, Peer};
 use crate::quota::{self, Amounts, Charged};
+use crate::trace;
 use core::mem;
 use kernel::alloc::KVVec;
 use kernel::list::{List, ListArc};
@@ -167,18 +169,18 @@ impl Inner {
     fn charge(&mut self, draft: &Draft, from: &Peer, a: AccountRef, what: &Amounts) -> Result {
         let taken = self.slices.granules();
         if !self.book.charge_low(a, from.id, what, taken) {
-            self.charge_by_rule(a, from.id, what)?;
+            self.charge_by_rule(a, from.id, draft.node().owner.id, what)?;
         }
         draft.set_booked(a);
         Ok(())
     }
 
     #[inline(never)]
-    fn charge_by_rule(&mut self, a: AccountRef, from: u64, what: &Amounts) -> Result {
+    fn charge_by_rule(&mut self, a: AccountRef, from: u64, to: u64, what: &Amounts) -> Result {
         let left = self.left();
         match self.book.charge(a, from, what, &left) {
             Charged::Yes => Ok(()),
-            Charged::NoRoom => Err(EAGAIN),
+            Charged::NoRoom => Err(trace::refused(to, abi::BUS1_RESOURCE_ROOM, EAGAIN)),
             Charged::NotHis => Err(ENXIO),
         }
     }

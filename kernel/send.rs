@@ -20,7 +20,10 @@ use crate::object::{finish_spent, note_all_passed};
 use crate::peer::{Inner, Object, Peer, Target};
 use crate::quota::Amounts;
 use crate::room::{self, AccountRef, Entered, Gate, Waiter};
-use crate::user::{clear, read, read_array, read_several, write_s32, Payload, Several};
+use crate::trace;
+use crate::user::{
+    clear, read, read_array, read_several, write_s32, Payload, Several, MAX_PAYLOAD,
+};
 use core::mem;
 use kernel::prelude::*;
 use kernel::sync::Arc;
@@ -68,7 +71,39 @@ fn check(cmd: &bus1_cmd_send) -> Result {
     Ok(())
 }
 
+/// Nothing is asked for but bytes, in one part, to one destination; `n_handles` apart.
+#[inline(always)]
+fn is_common(cmd: &bus1_cmd_send) -> bool {
+    let none = cmd.flags
+        | cmd.dests
+        | cmd.errors
+        | cmd.iovs
+        | cmd.fds
+        | cmd.deadline
+        | u64::from(cmd.n_dests | cmd.n_iovs | cmd.n_fds | cmd.reserved);
+    none == 0 && cmd.priority <= abi::BUS1_MAX_PRIORITY && cmd.len <= MAX_PAYLOAD
+}
+
+#[inline(always)]
 pub(crate) fn send(peer: &Arc<Peer>, cmd: &bus1_cmd_send) -> Result {
+    if is_common(cmd) {
+        let payload = Payload::One(cmd.data, cmd.len as usize);
+        if cmd.n_handles == 1 {
+            if send_handle(peer, cmd, &payload)? {
+                return Ok(());
+            }
+        } else if cmd.handles | u64::from(cmd.n_handles) == 0 {
+            let to = target(peer, cmd.dest)?;
+            if to.node.is_plain {
+                return send_plain(peer, to, &payload, cmd.priority as u8);
+            }
+        }
+    }
+    send_any(peer, cmd)
+}
+
+#[inline(never)]
+fn send_any(peer: &Arc<Peer>, cmd: &bus1_cmd_send) -> Result {
     check(cmd)?;
     let payload = Payload::new(cmd)?;
     if cmd.flags & (WAIT | NOTIFY) != 0 {
@@ -78,27 +113,18 @@ pub(crate) fn send(peer: &Arc<Peer>, cmd: &bus1_cmd_send) -> Result {
 }
 
 /// Sends if there is room. If there is none `full` may be set to the destination that has none.
-#[inline(always)]
 fn try_send(
     peer: &Arc<Peer>,
     cmd: &bus1_cmd_send,
     payload: &Payload,
     full: &mut Option<u64>,
 ) -> Result {
+    let load = Load::read(peer, cmd, payload)?;
     if cmd.n_dests != 0 {
-        return send_many(peer, cmd, Load::read(peer, cmd, payload)?, full);
+        send_many(peer, cmd, load, full)
+    } else {
+        send_one(peer, cmd.dest, load)
     }
-    if cmd.n_fds == 0 {
-        if cmd.n_handles == 0 {
-            let to = target(peer, cmd.dest)?;
-            if to.node.is_plain {
-                return send_plain(peer, to, payload, cmd.priority as u8);
-            }
-        } else if cmd.n_handles == 1 && send_handle(peer, cmd, payload)? {
-            return Ok(());
-        }
-    }
-    send_one(peer, cmd.dest, Load::read(peer, cmd, payload)?)
 }
 
 /// What a message would take at a receiver.
@@ -573,7 +599,9 @@ fn take_back(fate: &Fate) {
     message.discharge(&mut inner);
     owner.unlock_room(inner);
     message.set_unsent();
-    drop(entry);
+    if let Some(entry) = entry {
+        trace::dropped(&entry, abi::BUS1_WHY_TAKEN_BACK);
+    }
 }
 
 /// Writes the errors there are, and fails if the command is to.

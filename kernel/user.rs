@@ -134,7 +134,7 @@ pub(crate) fn clear(addr: u64, len: usize) -> Result {
     kernel::error::to_result(unsafe { abi::bus1_clear_user(ptr(addr).as_mut_ptr().cast(), len) })
 }
 
-const MAX_PAYLOAD: u64 = abi::BUS1_MAX_PAYLOAD as u64;
+pub(crate) const MAX_PAYLOAD: u64 = abi::BUS1_MAX_PAYLOAD as u64;
 
 /// Reads an array; `n` was checked against its bound.
 pub(crate) fn read_array<T: kernel::transmute::FromBytes>(addr: u64, n: usize) -> Result<KVVec<T>> {
