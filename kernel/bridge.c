@@ -14,6 +14,7 @@
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/net.h>
+#include <linux/pagemap.h>
 #include <linux/pid.h>
 #include <linux/poll.h>
 #include <linux/refcount.h>
@@ -56,6 +57,8 @@ static int bus1_open(struct inode *inode, struct file *file)
 	if (!peer)
 		return r;
 	file->private_data = peer;
+	file->f_mapping = bus1_peer_mapping(peer);
+	file->f_mapping->host = inode;
 	return nonseekable_open(inode, file);
 }
 
@@ -86,15 +89,24 @@ static __poll_t bus1_poll(struct file *file, poll_table *table)
 
 static vm_fault_t bus1_fault(struct vm_fault *vmf)
 {
-	/* Pages stay until the peer ends, and it outlives its mappings. */
-	struct page *page = bus1_peer_page(vmf->vma->vm_file->private_data,
-					   vmf->pgoff);
+	void *peer = vmf->vma->vm_file->private_data;
+	struct page *page = bus1_peer_page(peer, vmf->pgoff);
 
 	if (!page)
 		return VM_FAULT_SIGBUS;
-	get_page(page);
+	/*
+	 * A page that goes back is first taken from its place, then looked at
+	 * whether it is locked, which spares it, and then unmapped. So what is
+	 * seen in its place while it is locked, until it is mapped, is good.
+	 */
+	lock_page(page);
+	if (!bus1_peer_has_page(peer, vmf->pgoff, page)) {
+		unlock_page(page);
+		put_page(page);
+		return VM_FAULT_NOPAGE;
+	}
 	vmf->page = page;
-	return 0;
+	return VM_FAULT_LOCKED;
 }
 
 static const struct vm_operations_struct bus1_vm_ops = {
@@ -545,8 +557,15 @@ static struct miscdevice bus1_misc = {
 
 static int __init bus1_init(void)
 {
+	int r = bus1_backing_init();
+
+	if (r)
+		return r;
 	bus1_begin(totalram_pages() / 8);
-	return misc_register(&bus1_misc);
+	r = misc_register(&bus1_misc);
+	if (r)
+		bus1_backing_exit();
+	return r;
 }
 
 static void __exit bus1_exit(void)
@@ -555,6 +574,7 @@ static void __exit bus1_exit(void)
 	int i;
 
 	misc_deregister(&bus1_misc);
+	bus1_backing_exit();
 	/* All peers are closed: what is left now is a leak. */
 	for (i = 0; i < BUS1_STAT_N; i++)
 		WARN(bus1_stat(i), "bus1: stat %d is %ld at unload\n", i,

@@ -11,6 +11,8 @@
 typedef _Bool bool;
 #endif
 
+struct address_space;
+struct bus1_backing;
 struct bus1_stamp;
 struct file;
 struct page;
@@ -167,6 +169,47 @@ void rust_do_trace_bus1_drop(__u64 msg, __u64 peer, __u32 type, __u64 id,
 			     __u32 why);
 void rust_do_trace_bus1_refused(__u64 peer, __u32 resource, int error);
 
+/*
+ * The same, in backing.c: the memory behind a pool. A mapping is where the
+ * mappings of one file are found, and lives as long as the file and whoever
+ * unmaps.
+ */
+struct address_space *bus1_mapping_new(void);
+void bus1_mapping_free(struct address_space *mapping);
+/* Unmap pages from whoever has them mapped. May sleep. */
+void bus1_mapping_unmap(struct address_space *mapping, unsigned long first,
+			unsigned long pages);
+
+/* What is charged to the current process, its cgroup that is. NULL if it fails. */
+struct bus1_backing *bus1_backing_new(void *peer);
+/* Not while it is listed. */
+void bus1_backing_free(struct bus1_backing *backing);
+/* A zeroed page of its owner's, whoever asks for it. NULL if it fails. */
+struct page *bus1_backing_page(struct bus1_backing *backing);
+/*
+ * About how many pages of the peer's pool are idle; and that the shrinker is to
+ * look at it, until it does or that is taken back. All under the peer's lock;
+ * a peer that is closed is not listed.
+ */
+void bus1_backing_set_idle(struct bus1_backing *backing, unsigned long idle);
+void bus1_backing_list(struct bus1_backing *backing);
+void bus1_backing_unlist(struct bus1_backing *backing);
+
+void bus1_page_get(struct page *page);
+/* Drop a reference. */
+void bus1_page_free(struct page *page);
+/*
+ * True if every fault that has found the page before is over, and each that
+ * comes later sees what was written before this call. Does not wait: if one is
+ * under way, it is false.
+ */
+bool bus1_page_settle(struct page *page);
+/* Someone else has a reference: a mapping, or a pin. */
+bool bus1_page_is_shared(struct page *page);
+
+int bus1_backing_init(void);
+void bus1_backing_exit(void);
+
 /* Rust, called from C. A peer is the pointer that bus1_peer_open() gave. */
 
 /* Before anything else, and after everything else; how many users are left. */
@@ -197,8 +240,21 @@ bool bus1_peer_writable(void *peer);
 void bus1_peer_clean(void *peer);
 /* Make the pool if there is none; check that pgoff + pages is within it. */
 int bus1_peer_map(void *peer, unsigned long pgoff, unsigned long pages);
-/* The page at an index of the pool, without a reference, or NULL. */
+/* Where its file is mapped, as long as the file is open. */
+struct address_space *bus1_peer_mapping(void *peer);
+/* The page at an index of the pool, with a reference, or NULL. */
 struct page *bus1_peer_page(void *peer, unsigned long pgoff);
+/* Whether that is still it. */
+bool bus1_peer_has_page(void *peer, unsigned long pgoff, struct page *page);
+/* References besides the one that the file has. */
+void bus1_peer_get(void *peer);
+void bus1_peer_put(void *peer);
+/*
+ * Free about `max` idle pages, and tell how many that were; adds to *seen what
+ * it was worth in work. May sleep, but waits for nobody.
+ */
+unsigned long bus1_peer_shrink(void *peer, unsigned long max,
+			       unsigned long *seen);
 long bus1_stat(enum bus1_stat which);
 void bus1_peer_fdinfo(void *peer, struct bus1_fdinfo *info);
 

@@ -400,7 +400,11 @@ impl Message {
             inner.slices.free(slice.id);
             Stat::Slices.add(-1);
         }
+        let trim = owner.note_idle(&mut inner);
         owner.unlock_room(inner);
+        if trim {
+            owner.trim();
+        }
     }
 
     /// The user it is charged to alone, who is to be discharged.

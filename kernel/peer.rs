@@ -3,6 +3,7 @@
 //! Peers: what they hold, and how things get in and out of it.
 
 use crate::abi;
+use crate::backing::Mapping;
 use crate::bridge::{Counted, Stat, WaitQueue};
 use crate::errno::{edquot, ehostunreach};
 use crate::handle::{Grade, Handle, HandleList, HandleRef, Retired, WaitList};
@@ -14,6 +15,7 @@ use crate::node::{mark_dead, tell_holders, Grant, Node, NodeRef, Use};
 use crate::pool::Pool;
 use crate::queue::Queue;
 use crate::quota::allows;
+use crate::reclaim::Reclaim;
 use crate::room::{self, AccountRef, Book, NewAccount, Ring};
 use crate::slices::{Slice, Slices, GRANULE};
 use crate::spare::Spare;
@@ -61,6 +63,8 @@ pub(crate) struct Peer {
     pub(crate) by_priority: Atomic<bool>,
     /// Set once, under the lock, when the peer is first mapped.
     pool: SetOnce<Pool>,
+    /// Of the file, if it can be mapped.
+    mapping: Option<Mapping>,
     _counted: Counted,
     /// Last: it keeps the user.
     opened: Opened,
@@ -84,6 +88,7 @@ pub(crate) struct Inner {
     /// The facets of this peer's nodes.
     facets: RBTree<FacetKey, NodeRef>,
     pub(crate) slices: Slices,
+    pub(crate) reclaim: Reclaim,
     /// The size of the pool.
     pub(crate) pool_granules: u32,
     /// What is in flight to this peer.
@@ -293,6 +298,11 @@ impl Peer {
         let mut new = Some(NewAccount::new(user, uid)?);
         let own = book.open(id, user, uid, &mut new).ok_or(ENOMEM)?;
         book.hold(own);
+        let mapping = if is_export {
+            None
+        } else {
+            Some(Mapping::new()?)
+        };
         let peer = Arc::pin_init(
             try_pin_init!(Self {
                 id,
@@ -305,6 +315,7 @@ impl Peer {
                         nodes: 0,
                         facets: RBTree::new(),
                         slices: Slices::new(),
+                        reclaim: Reclaim::new(),
                         pool_granules: 0,
                         book,
                         own,
@@ -320,6 +331,7 @@ impl Peer {
                 is_export,
                 by_priority: Atomic::new(false),
                 pool: SetOnce::new(),
+                mapping,
                 _counted: Counted::new(Stat::Peers),
                 opened,
             }? Error),
@@ -334,6 +346,7 @@ impl Peer {
         trace::closed(self);
         let mut inner = self.inner.lock();
         inner.closed = true;
+        self.unlist(&mut inner);
         let n_nodes = mem::replace(&mut inner.nodes, 0);
         let ids = mem::replace(&mut inner.ids, IdTable::new());
         let facets = mem::replace(&mut inner.facets, RBTree::new());
@@ -355,6 +368,7 @@ impl Peer {
         }
         drop(facets);
         items.drop_all();
+        self.release_all();
         self.opened.close();
     }
 
@@ -371,6 +385,10 @@ impl Peer {
     #[inline]
     pub(crate) fn pool(&self) -> Option<&Pool> {
         self.pool.as_ref()
+    }
+
+    pub(crate) fn mapping(&self) -> Option<&Mapping> {
+        self.mapping.as_ref()
     }
 
     #[inline]
@@ -609,6 +627,7 @@ impl Peer {
         let has = inner.slices.release(id);
         if has {
             Stat::Slices.add(-1);
+            self.note_idle(inner);
         }
         has
     }
@@ -629,6 +648,7 @@ impl Peer {
         for id in ids {
             inner.slices.free(*id);
         }
+        self.note_idle(&mut inner);
         self.unlock_room(inner);
         Stat::Slices.add(-(ids.len() as i64));
         Ok(())
@@ -732,7 +752,7 @@ impl Peer {
         if pgoff != 0 || pages == 0 || pages > abi::BUS1_MAX_POOL as usize / PAGE_SIZE {
             return Err(EINVAL);
         }
-        let pool = Pool::new(pages, self.user)?;
+        let pool = Pool::new(pages, self, self.user)?;
         let mut growth = None;
         loop {
             let mut inner = self.inner.lock();
@@ -755,7 +775,13 @@ impl Peer {
         }
     }
 
+    /// A page of the pool, with a reference.
     pub(crate) fn page(&self, pgoff: usize) -> Option<NonNull<bindings::page>> {
-        self.pool()?.page_ptr(pgoff)
+        // Under the lock it is not parked, and so not freed.
+        let _inner = self.inner.lock();
+        let page = self.pool()?.page_ptr(pgoff)?;
+        // SAFETY: As said.
+        unsafe { abi::bus1_page_get(page.as_ptr().cast()) };
+        Some(page)
     }
 }

@@ -568,8 +568,9 @@ struct bus1_cmd_info {
  * mmap (MSG-4): the first mapping of a peer makes its pool, of that length
  * (offset 0, rounded up to pages, up to BUS1_MAX_POOL). Further mappings may
  * cover any part of it. PROT_READ and MAP_SHARED only; a mapping never
- * becomes writable or executable. Memory is added as messages arrive; reading
- * where none ever was raises SIGBUS.
+ * becomes writable or executable. Memory is added as messages arrive, and
+ * charged to the memory cgroup of who made the pool. What no slice touches may
+ * go back at any time (RES-5). Reading where there is none raises SIGBUS.
  *
  * EPERM   PROT_WRITE or PROT_EXEC
  * EINVAL  MAP_PRIVATE, too large, beyond the pool
