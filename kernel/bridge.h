@@ -97,6 +97,17 @@ bool bus1_file_holds_files(struct file *file);
  */
 void bus1_install(struct file *file, __s32 *place);
 /*
+ * Whether a file is a memfd whose size is sealed, and whose bytes are: 0, or 1
+ * if they are so only for those who can not write yet, which has to be
+ * `shared`. Tells its size. -EBADF, -EMEDIUMTYPE, -ETXTBSY.
+ */
+int bus1_memfd_check(struct file *file, bool shared, __u64 *size);
+/*
+ * Open such a file anew, read-only, and make a descriptor for it, close-on-exec,
+ * which is told at *place. 0 or a negative errno.
+ */
+int bus1_memfd_open(struct file *file, __s32 *place);
+/*
  * Make a descriptor for an exported handle; it takes the reference to the peer
  * over, unless it fails. Tells it at *place before it is there for
  * others. 0 or a negative errno.

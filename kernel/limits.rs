@@ -29,7 +29,7 @@ pub(crate) enum Limit {
     Handles = abi::BUS1_LIMIT_HANDLES as usize,
     /// Messages that they have sent and nobody has received, and handles in those.
     Messages = abi::BUS1_LIMIT_MESSAGES as usize,
-    /// Files in those.
+    /// Files in those, and of buffers.
     Files = abi::BUS1_LIMIT_FILES as usize,
     /// Pages of their peers' pools.
     Pages = abi::BUS1_LIMIT_PAGES as usize,

@@ -10,9 +10,10 @@
 //! |---|---|
 //! | `abi`, `bridge`, `errno`, `user` | the structs of user space, the C side, copying from and to user memory |
 //! | `ids`, `slices`, `item`, `queue` | containers that know nothing of peers: ids, the pool's allocator, the order |
-//! | `backing`, `pool`, `baggage` | the memory of a pool and its pages; files and stamps |
-//! | `node`, `handle`, `message`, `peer`, `reclaim`, `moving`, `spare` | the objects, the peer that ties them together, idle pages of its pool, counts on their way out, memory for the next message |
-//! | `object`, `export`, `send`, `describe`, `recv` | the commands, and how what is received is described |
+//! | `quota`, `limits` | how senders share a receiver; what users may have |
+//! | `backing`, `pool`, `baggage` | the memory of a pool and its pages; files, stamps, where a body is |
+//! | `memfd`, `node`, `handle`, `message`, `peer`, `room`, `reclaim`, `moving`, `spare` | what a buffer has, the objects, the peer that ties them together, who waits for room there, idle pages of its pool, counts on their way out, memory for the next message |
+//! | `object`, `export`, `buffer`, `send`, `describe`, `recv` | the commands, and how what is received is described |
 //! | `trace`, `fdinfo` | how all of this is watched: the tracepoints, which others fire, and what `/proc` shows |
 //! | `command` | the table of commands, and the entry points that C calls |
 //!
@@ -30,6 +31,7 @@ mod abi;
 mod backing;
 mod baggage;
 mod bridge;
+mod buffer;
 mod command;
 mod describe;
 mod errno;
@@ -39,6 +41,7 @@ mod handle;
 mod ids;
 mod item;
 mod limits;
+mod memfd;
 mod message;
 mod moving;
 mod node;

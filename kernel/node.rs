@@ -34,6 +34,7 @@ use crate::bridge::{Counted, Stat};
 use crate::errno::ehostunreach;
 use crate::handle::{Grade, Handle, HandleList};
 use crate::item::{Commit, Deliver, Entry, Item, Ready, Tag};
+use crate::memfd::Buffer;
 use crate::peer::{Inner, Peer};
 use crate::trace;
 use core::mem;
@@ -59,11 +60,13 @@ pub(crate) struct Node {
     pub(crate) badge: u64,
     /// If it is a facet.
     pub(crate) base: Option<NodeRef>,
+    /// If it is a buffer: no message is sent to it, or to a facet of it.
+    pub(crate) buffer: Option<KBox<Buffer>>,
     /// Messages to it are stamped with their sender.
     pub(crate) wants_creds: bool,
     /// It carries one message.
     pub(crate) is_once: bool,
-    /// Neither of both, nor its base.
+    /// Neither of both, nor its base, and no buffer.
     pub(crate) is_plain: bool,
     /// It has carried that, or is about to. Under the owner's lock.
     spent: Atomic<bool>,
@@ -97,12 +100,20 @@ unsafe impl Deliver for Node {
 
 impl Node {
     pub(crate) fn new(owner: Arc<Peer>, cookie: u64, wants_creds: bool) -> Result<NodeRef> {
-        Self::alloc(owner, cookie, 0, None, wants_creds, false)
+        Self::alloc(owner, cookie, 0, None, None, wants_creds, false)
+    }
+
+    pub(crate) fn new_buffer(
+        owner: Arc<Peer>,
+        cookie: u64,
+        buffer: KBox<Buffer>,
+    ) -> Result<NodeRef> {
+        Self::alloc(owner, cookie, 0, None, Some(buffer), false, false)
     }
 
     pub(crate) fn new_facet(base: NodeRef, badge: u64, is_once: bool) -> Result<NodeRef> {
         let owner = base.owner.clone();
-        Self::alloc(owner, base.cookie, badge, Some(base), false, is_once)
+        Self::alloc(owner, base.cookie, badge, Some(base), None, false, is_once)
     }
 
     fn alloc(
@@ -110,16 +121,21 @@ impl Node {
         cookie: u64,
         badge: u64,
         base: Option<NodeRef>,
+        buffer: Option<KBox<Buffer>>,
         wants_creds: bool,
         is_once: bool,
     ) -> Result<NodeRef> {
-        let is_plain = !is_once && !base.as_ref().map_or(wants_creds, |b| b.wants_creds);
+        let is_special = base.as_ref().map_or(wants_creds || buffer.is_some(), |b| {
+            b.wants_creds || b.buffer.is_some()
+        });
+        let is_plain = !is_once && !is_special;
         Arc::pin_init(
             Item::new(try_pin_init!(Self {
                 owner,
                 cookie,
                 badge,
                 base,
+                buffer,
                 wants_creds,
                 is_once,
                 is_plain,
@@ -240,8 +256,11 @@ impl Node {
 }
 
 /// Marks a node dead, for good.
-pub(crate) fn mark_dead(node: &Node, _owner: &mut Inner) {
+pub(crate) fn mark_dead(node: &Node, owner: &mut Inner) {
     node.dead.store(true, Relaxed);
+    if let Some(buffer) = &node.buffer {
+        buffer.end(owner);
+    }
 }
 
 /// After a facet was marked dead for good: its base may be unused. True if the owner is to be woken.

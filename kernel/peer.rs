@@ -466,6 +466,10 @@ impl Peer {
                 Some(Object::Handle(handle)) if handle.is_held() => return Err(EPERM),
                 _ => return Err(ENXIO),
             };
+            // It would carry no message.
+            if is_once && base.buffer.is_some() {
+                return Err(EINVAL);
+            }
             if !is_once {
                 if let Some(facet) = inner.facets.get(&(addr(&base), badge, 0)) {
                     let id = facet.id.load(Relaxed);

@@ -20,7 +20,7 @@ use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use kernel::alloc::KVVec;
 use kernel::bindings;
-use kernel::page::{BorrowedPage, PAGE_SIZE};
+use kernel::page::{BorrowedPage, Page, PAGE_SIZE};
 use kernel::prelude::*;
 use kernel::sync::atomic::{ordering, Atomic};
 use kernel::types::ScopeGuard;
@@ -182,18 +182,15 @@ impl Pool {
     /// Copies a payload to `offset`, and zeroes what is left of its last granule. On failure
     /// everything that was copied is zeroed.
     pub(crate) fn fill(&self, offset: usize, payload: &Payload) -> Result {
-        let copied = payload.read(|mut reader, before, len| {
-            let mut at = offset + before;
-            let mut left = len;
-            while left > 0 {
+        let copied = payload.read(|from, before, len| {
+            let mut done = 0;
+            while done < len {
+                let at = offset + before + done;
                 let within = at % PAGE_SIZE;
-                let n = left.min(PAGE_SIZE - within);
+                let n = (len - done).min(PAGE_SIZE - within);
                 let page = self.page(at / PAGE_SIZE)?;
-                // SAFETY: The slice is ours alone until it is linked. The receiver may look
-                // at it all the same, and sees what it would be sent anyway.
-                unsafe { page.copy_from_user_slice_raw(&mut reader, within, n)? };
-                at += n;
-                left -= n;
+                copy_to_page(&page, within, n, from.wrapping_add(done as u64))?;
+                done += n;
             }
             Ok(())
         });
@@ -272,14 +269,32 @@ impl Parked {
     }
 }
 
+/// Copies to a part of a page that is the caller's alone: it is in a slice that is not linked yet.
+/// (The receiver may look at it all the same, and sees what it would be sent anyway.)
+#[inline]
+fn copy_to_page(page: &Page, within: usize, n: usize, from: u64) -> Result {
+    if within > PAGE_SIZE || n > PAGE_SIZE - within {
+        return Err(EINVAL);
+    }
+    // SAFETY: The page lives. It is unmapped below.
+    let map = unsafe { bindings::kmap_local_page(page.as_ptr()) };
+    // SAFETY: Within the page, as checked above, which nobody else writes there.
+    let to =
+        unsafe { core::slice::from_raw_parts_mut(map.cast::<MaybeUninit<u8>>().add(within), n) };
+    let copied = copy_in(to, from);
+    // SAFETY: Mapped above, by this thread, and `to` is not used any more.
+    unsafe { bindings::kunmap_local(map) };
+    copied
+}
+
 /// Copies a payload into memory of the kernel's, of which it is the beginning.
 #[inline]
 pub(crate) fn read_inline(payload: &Payload, to: &mut [MaybeUninit<u8>]) -> Result {
     if let Payload::One(addr, len) = payload {
         return copy_in(to.get_mut(..*len).ok_or(EINVAL)?, *addr);
     }
-    payload.read(|mut reader, before, len| {
+    payload.read(|from, before, len| {
         let part = to.get_mut(before..before + len).ok_or(EINVAL)?;
-        reader.read_raw(part)
+        copy_in(part, from)
     })
 }

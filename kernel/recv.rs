@@ -32,7 +32,8 @@ const MAX_ENTRY: u32 = 256;
 fn check(cmd: &bus1_cmd_recv) -> Result {
     const DROP: u64 = abi::BUS1_RECV_DROP as u64;
     const PEEK: u64 = abi::BUS1_RECV_PEEK as u64;
-    const KNOWN: u64 = abi::BUS1_RECV_NONBLOCK as u64 | abi::BUS1_RECV_FDS as u64 | DROP | PEEK;
+    const FDS: u64 = abi::BUS1_RECV_FDS as u64 | abi::BUS1_RECV_MEMFD as u64;
+    const KNOWN: u64 = abi::BUS1_RECV_NONBLOCK as u64 | FDS | DROP | PEEK;
 
     if cmd.flags & !KNOWN != 0 || cmd.reserved != 0 || cmd.buf_used != 0 {
         return Err(EINVAL);

@@ -8,9 +8,10 @@
 //! and can be taken back until the flag is set: see `queue.rs`.
 
 use crate::abi::{self, bus1_cmd_send, bus1_pass};
-use crate::baggage::{read_files, Baggage, FileRef, Stamp};
+use crate::baggage::{read_files, Baggage, Body, FileRef, Stamp};
 use crate::bridge::Sequence;
-use crate::errno::{edquot, ehostunreach};
+use crate::buffer::{check_body, find_body, BODY_FLAGS};
+use crate::errno::{edquot, ehostunreach, eopnotsupp};
 use crate::handle::Grade;
 use crate::item::{Commit, Item};
 use crate::message::{Draft, Message, PassedList};
@@ -37,7 +38,7 @@ const ORDERED: u64 = abi::BUS1_SEND_ORDERED as u64;
 fn check(cmd: &bus1_cmd_send) -> Result {
     const MANY: u64 = PARTIAL | ORDERED;
 
-    if cmd.flags & !(MANY | WAIT | NOTIFY) != 0
+    if cmd.flags & !(MANY | WAIT | NOTIFY | BODY_FLAGS) != 0
         || cmd.reserved != 0
         || cmd.priority > abi::BUS1_MAX_PRIORITY
     {
@@ -61,6 +62,7 @@ fn check(cmd: &bus1_cmd_send) -> Result {
     if (cmd.n_handles == 0 && cmd.handles != 0) || (cmd.n_fds == 0 && cmd.fds != 0) {
         return Err(EINVAL);
     }
+    check_body(cmd)?;
     if cmd.n_dests != 0 {
         if cmd.dest != 0 {
             return Err(EINVAL);
@@ -80,6 +82,8 @@ fn is_common(cmd: &bus1_cmd_send) -> bool {
         | cmd.iovs
         | cmd.fds
         | cmd.deadline
+        | cmd.body_offset
+        | cmd.body_len
         | u64::from(cmd.n_dests | cmd.n_iovs | cmd.n_fds | cmd.reserved);
     none == 0 && cmd.priority <= abi::BUS1_MAX_PRIORITY && cmd.len <= MAX_PAYLOAD
 }
@@ -276,6 +280,7 @@ struct Load<'a> {
     /// Dropped after everything else is done: as long as they live no node becomes unused.
     grants: Several<Grant>,
     files: Several<FileRef>,
+    body: Option<Body>,
     /// Made when a node asks for it.
     stamp: Option<Stamp>,
 }
@@ -289,18 +294,23 @@ impl<'a> Load<'a> {
             let grant = grant(&mut peer.inner.lock(), pass)?;
             grants.push(passed(grant, pass)?)?;
         }
+        let body = find_body(cmd, &grants, &files)?;
         Ok(Self {
             payload,
             priority: cmd.priority as u8,
             passes,
             grants,
             files,
+            body,
             stamp: None,
         })
     }
 
     /// A message to a node, with all that may take the caller's memory or time.
     fn prepare(&mut self, peer: &Peer, to: Target) -> Result<Draft> {
+        if to.node.root().buffer.is_some() {
+            return Err(eopnotsupp());
+        }
         let mut stamp = None;
         if to.node.root().wants_creds {
             if self.stamp.is_none() {
@@ -316,8 +326,8 @@ impl<'a> Load<'a> {
             draft.book(peer, account)?;
         }
         draft.fill(peer, account, self.payload)?;
-        if stamp.is_some() || n_files != 0 {
-            draft.set_baggage(Baggage::new(&self.files, stamp)?);
+        if stamp.is_some() || n_files != 0 || self.body.is_some() {
+            draft.set_baggage(Baggage::new(&self.files, stamp, self.body)?);
         }
         Ok(draft)
     }
@@ -402,7 +412,8 @@ struct Spent {
 
 /// Whether an error is that of one destination, not of the command.
 fn is_dest_error(e: Error) -> bool {
-    [ENXIO, EPERM, ehostunreach(), EAGAIN, EMSGSIZE, edquot()].contains(&e)
+    let own = [ehostunreach(), edquot(), eopnotsupp()];
+    [ENXIO, EPERM, EAGAIN, EMSGSIZE].contains(&e) || own.contains(&e)
 }
 
 /// Looks the destinations up, some at a time: others want the lock, too.

@@ -50,7 +50,7 @@ static int receive(b1_peer *peer, uint64_t flags, uint64_t deadline)
 
 	do {
 		cmd = (struct bus1_cmd_recv){
-			.flags = flags | (peer->wants_fds ? BUS1_RECV_FDS : 0),
+			.flags = flags | BUS1_RECV_MEMFD | (peer->wants_fds ? BUS1_RECV_FDS : 0),
 			.deadline = deadline,
 			.msgs = (uintptr_t)peer->ready,
 			.buf = (uintptr_t)peer->buf,

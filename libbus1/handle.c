@@ -202,6 +202,7 @@ void b1__handle_free(b1_handle *handle)
 {
 	if (!handle)
 		return;
+	b1__mapping_free(atomic_load(&handle->mapping));
 	b1__drop(handle->peer);
 	free(handle);
 }

@@ -398,6 +398,9 @@ typedef struct b1_outgoing {
 	const int *fds;		    /* file descriptors to send along (MSG-6) */
 	size_t n_fds;		    /* up to 253 */
 	uint64_t priority;	    /* 0 to 31: for peers with B1_PEER_PRIORITY */
+	b1_handle *buffer;	    /* its body is a part of this (MSG-5) */
+	uint64_t buffer_offset;	    /* bytes */
+	uint64_t buffer_size;	    /* likewise */
 	uint64_t deadline;	    /* wait for room until then; 0: not at all */
 } b1_outgoing;
 
@@ -413,6 +416,10 @@ typedef struct b1_outgoing {
  * of `to` and of what is sent along must be of one peer. errors[n_to], if not
  * NULL, gets 0 or a negative errno for each destination, also on failure.
  *
+ * How the payload travels is chosen here and by the kernel (LIB-9): inside the
+ * message if it is small; by the receiver's pool, copied once, if that can hold
+ * it; in a sealed memfd if not, unless file descriptors or a buffer go along.
+ *
  * If a receiver has no room for more from this sender now (RES-2) the call
  * fails with -EAGAIN, and b1_handle_watch_writable() tells when to try again; or,
  * with a `deadline` (as for b1_peer_wait()), it blocks until there is room, in
@@ -425,8 +432,9 @@ typedef struct b1_outgoing {
  * -EAGAIN	  the receiver has no room for this sender now: try again later
  * -ETIMEDOUT	  nor was there any before the deadline
  * -EINTR	  a signal handler ran while it waited
- * -EMSGSIZE	  a count or size is too high, or the payload is larger than
- *		  3/8 of the receiver's pool
+ * -EMSGSIZE	  a count or size is too high; the payload is larger than
+ *		  3/8 of the receiver's pool, and file descriptors or a
+ *		  buffer go along
  * -EDQUOT	  a limit that an administrator has set: of the handles that the
  *		  receiver, or its user, may have, or of the memory in pools; of
  *		  the messages, handles or files that the sending user may have
@@ -438,6 +446,10 @@ typedef struct b1_outgoing {
  * -ELOOP	  one of fds may not be sent: peers, exported handles, AF_UNIX
  *		  sockets, io_uring
  * -EFAULT	  the payload is not readable
+ * -EMFILE, -ENFILE, -ENOSPC  of the memfd
+ * -EMEDIUMTYPE	  the buffer is none
+ * -EOPNOTSUPP	  a destination is a buffer
+ * -ERANGE	  there is no such part of the buffer
  * -E2BIG	  the struct is of a newer library, and asks for what this one
  *		  does not know
  */
@@ -459,6 +471,53 @@ static inline int b1_multicast(b1_handle *const *to, size_t n_to, const b1_outgo
 int b1_send_bytes(b1_handle *to, const void *data, size_t size, b1_handle *along);
 
 /*
+ * Buffers (MSG-5)
+ *
+ * A buffer is a node that stands for bytes in memory: sent once, or never, and
+ * referred to by messages as often as is wanted, without a copy. Its handles
+ * are handles; whoever has one reads the bytes. It is made as a node object:
+ * all functions of nodes work, but no message is sent to it, and facets with
+ * B1_FACET_ONCE are not made of it. The unused callback tells when nobody has
+ * it any more.
+ */
+
+/*
+ * Make a buffer of these bytes, which are copied, once.
+ *
+ * -EMFILE, -ENFILE, -ENOSPC: of its memfd. -EFAULT: data is not readable.
+ * -EDQUOT: the peer has as many nodes as it may have.
+ */
+int b1_buffer_new(b1_peer *peer, b1_node **nodep, const void *data, size_t size, void *userdata);
+/*
+ * Make a buffer of a memfd with the seals F_SEAL_SHRINK, F_SEAL_GROW and
+ * F_SEAL_WRITE. With B1_BUFFER_SHARED F_SEAL_FUTURE_WRITE does for the last:
+ * who has mapped it for writing before goes on writing, and readers are told
+ * that it changes. `fd` stays the caller's, and may be closed.
+ *
+ * -ETXTBSY: a seal is missing. -EMEDIUMTYPE: it is no memfd. -EBADF: it is not
+ * an open file, or not for reading. -EDQUOT: as above.
+ */
+int b1_buffer_new_from_fd(b1_peer *peer, b1_node **nodep, int fd, unsigned int flags,
+			  void *userdata);
+#define B1_BUFFER_SHARED (1U << 0)
+
+/*
+ * The bytes of a buffer, mapped read-only when first asked for, and there as
+ * long as the handle object, whatever becomes of the buffer. Returns 0, or 1 if
+ * they may change. sizep may be NULL.
+ *
+ * -EMEDIUMTYPE: it is no buffer. -EHOSTUNREACH: it was destroyed. -EPERM: the
+ * handle is weak, or has no B1_RIGHT_SEND. -EOVERFLOW: larger than memory.
+ * -EMFILE, -ENFILE, -EACCES: of the descriptor that it takes for a moment.
+ * -ETXTBSY: somebody has a lease on it. -EBADMSG: there are parts that were
+ * never written, and it would be charged to who reads them (not if it is
+ * shared).
+ */
+int b1_buffer_map(b1_handle *buffer, const void **datap, size_t *sizep);
+/* The same by a descriptor, which is the caller's, read-only and close-on-exec. */
+int b1_buffer_open(b1_handle *buffer, int *fdp, uint64_t *sizep);
+
+/*
  * Messages (MSG-3)
  */
 
@@ -472,8 +531,23 @@ b1_message *b1_message_unref(b1_message *message);
  * The payload, in place: in the pool if it is large, else in the message. It
  * is read-only, aligned to 8, does not change, and is good as long as the
  * message, even if the peer has ended. Never NULL. sizep may be NULL.
+ *
+ * Of a message without a payload it is the body, if there is one that can be
+ * read and does not change: what was sent as a payload may arrive so. That of
+ * a buffer is aligned as the part of the buffer is.
  */
 const void *b1_message_get_data(b1_message *message, size_t *sizep);
+/*
+ * The body (MSG-5): the part of a buffer that the message refers to, or what
+ * came in a memfd of its own. Good as long as the message. Returns 0, or 1 if
+ * it may change while it is read.
+ *
+ * -ENODATA: it has none. Others: as for b1_buffer_map(), it can not be had; one
+ * in a memfd is then lost.
+ */
+int b1_message_get_body(b1_message *message, const void **datap, size_t *sizep);
+/* The buffer that the body is in, to be kept or passed on; NULL: none. It is none of the handles below. */
+b1_handle *b1_message_get_buffer(b1_message *message);
 size_t b1_message_get_n_handles(b1_message *message);
 /* The handle of that index, from 0; NULL if it is too high. */
 b1_handle *b1_message_get_handle(b1_message *message, size_t index);

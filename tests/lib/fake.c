@@ -21,6 +21,8 @@
 #define MAX_INLINE	128
 #define MAX_FDS		1024
 
+int __real_close(int fd);
+
 struct fake_node {
 	struct fake_peer *owner;	/* NULL: dead */
 	uint64_t home;			/* serial of who made it */
@@ -51,6 +53,9 @@ struct fake_msg {
 	uint64_t len;
 	uint32_t n_handles;
 	struct fake_node **handles;	/* each is a user */
+	bool has_memfd;
+	int memfd;			/* its body */
+	uint64_t body_offset, body_len;
 	struct fake_msg *next;
 };
 
@@ -331,6 +336,8 @@ static void drop_msg(struct fake_peer *peer, struct fake_msg *msg)
 		slice_free(peer, msg->slice->id);
 	for (i = 0; i < msg->n_handles; i++)
 		node_unuse(msg->handles[i]);
+	if (msg->has_memfd)
+		__real_close(msg->memfd);
 	free(msg->handles);
 	node_put(msg->node);
 	free(msg);
@@ -507,6 +514,14 @@ static int send_one(struct fake_peer *peer, const struct bus1_cmd_send *cmd, uin
 		msg->handles[i] = node_of(peer, passes[i].id);
 		node_use(msg->handles[i]);
 	}
+	if (cmd->flags & BUS1_SEND_MEMFD) {
+		msg->has_memfd = true;
+		msg->memfd = fcntl(*(int32_t *)PTR(cmd->fds), F_DUPFD_CLOEXEC, 0);
+		if (msg->memfd < 0)
+			abort();
+		msg->body_offset = cmd->body_offset;
+		msg->body_len = cmd->body_len;
+	}
 	*msgp = msg;
 	return 0;
 }
@@ -606,6 +621,15 @@ static void deliver(struct fake_peer *peer, struct fake_msg *msg, struct bus1_ms
 			.rights = BUS1_RIGHT_SEND | BUS1_RIGHT_TRANSFER,
 		};
 	}
+	if (msg->has_memfd) {
+		out->flags |= BUS1_MSG_F_MEMFD;
+		out->body_offset = msg->body_offset;
+		out->body_len = msg->body_len;
+		out->fds = *usedp;
+		out->n_fds = 1;
+		*(int32_t *)(void *)(buf + *usedp) = fcntl(msg->memfd, F_DUPFD_CLOEXEC, 0);
+		*usedp += 8;
+	}
 }
 
 static int cmd_recv(struct fake_peer *peer, struct bus1_cmd_recv *cmd)
@@ -643,7 +667,8 @@ static int cmd_recv(struct fake_peer *peer, struct bus1_cmd_recv *cmd)
 
 		msg = peer->queue;
 		need = (msg->slice ? 0 : (uint32_t)(msg->len + 7) & ~7U) +
-		       msg->n_handles * (uint32_t)sizeof(struct bus1_handle);
+		       msg->n_handles * (uint32_t)sizeof(struct bus1_handle) +
+		       (msg->has_memfd ? 8 : 0);
 		if (used + need > cmd->buf_size) {
 			cmd->buf_used = cmd->n_msgs ? used : need;
 			return cmd->n_msgs ? 0 : EMSGSIZE;
@@ -667,7 +692,6 @@ static int cmd_recv(struct fake_peer *peer, struct bus1_cmd_recv *cmd)
 int __real_open64(const char *path, int flags, ...);
 int __real_ioctl(int fd, unsigned long command, ...);
 void *__real_mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t offset);
-int __real_close(int fd);
 int __wrap_open64(const char *path, int flags, ...);
 int __wrap_ioctl(int fd, unsigned long command, ...);
 void *__wrap_mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t offset);
