@@ -687,7 +687,8 @@ struct bus1_cmd_info {
  * max_peers (with exported handles), max_nodes (with facets), max_handles
  * (that its peers hold), max_messages (on their way that it has sent, and the
  * handles in them, each as one more), max_files (in those, and of its buffers)
- * and max_pages (of its peers' pools). One peer may have half of the nodes and handles.
+ * and max_pages (of its peers' pools). One peer may have half of the nodes and
+ * handles.
  *
  * /sys/class/misc/bus1/users has a line for each user, with its number and
  * then USED/LIMIT of each, in this order. To write "UID NAME LIMIT", as in
