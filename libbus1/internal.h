@@ -93,6 +93,7 @@ struct b1_handle {
 	uint64_t id;
 	b1_peer *peer;		/* its memory is held */
 	b1_watch *watches;	/* under the lock */
+	atomic_uint n_writable;	/* of those, how many are for room; written under the lock */
 	b1_handle *next_gone;	/* in a list of those whose refs reached 0 */
 	_Atomic(struct mapping *) mapping; /* of a buffer; set once */
 };
@@ -209,8 +210,12 @@ b1_handle *b1__handle_arrived(b1_peer *peer, uint64_t id, unsigned int flags, b1
  * handles that are gone wait for the next b1__flush() or receive.
  */
 void b1__handles_unref(b1_peer *peer, b1_handle *const *handles, size_t n, bool soon);
-/* Call the watches. Returns the first negative result. Not locked. */
+/*
+ * The node is dead, or there is room to send: call the watches for that. Returns
+ * the first negative result. Not locked.
+ */
 int b1__handle_call_watches(b1_handle *handle);
+int b1__handle_call_writable(b1_handle *handle);
 
 static inline b1_handle *b1__find(b1_peer *peer, uint64_t id)
 {

@@ -165,6 +165,9 @@ static int read_outgoing(b1_outgoing *out, const b1_outgoing *outgoing, size_t s
 	    out->priority > BUS1_MAX_PRIORITY ||
 	    (!out->buffer && (out->buffer_offset || out->buffer_size)))
 		return -EINVAL;
+	/* Who wants some to get it does not wait for all. */
+	if (out->deadline && out->flags & B1_SEND_PARTIAL)
+		return -EINVAL;
 	if (out->n_iov > BUS1_MAX_IOVS || out->n_fds > BUS1_MAX_FDS)
 		return -EMSGSIZE;
 	if (out->n_handles > BUS1_MAX_HANDLES || out->n_passes > BUS1_MAX_HANDLES ||
@@ -209,6 +212,20 @@ static void set_load(struct bus1_cmd_send *cmd, const b1_outgoing *out,
 	if (cmd->n_fds)
 		cmd->fds = (uintptr_t)out->fds;
 	cmd->priority = (uint32_t)out->priority;
+}
+
+/* If there is no room: wait, or have a notice, if anyone watches for that. */
+static void set_wait(struct bus1_cmd_send *cmd, const b1_outgoing *out, b1_handle *const *to,
+		     size_t n)
+{
+	if (out->deadline) {
+		cmd->flags |= BUS1_SEND_WAIT;
+		cmd->deadline = out->deadline == UINT64_MAX ? 0 : out->deadline;
+		return;
+	}
+	while (n > 0)
+		if (atomic_load_explicit(&to[--n]->n_writable, memory_order_relaxed))
+			cmd->flags |= BUS1_SEND_NOTIFY;
 }
 
 /* One of the handles that go along may be what is not known. */
@@ -316,6 +333,7 @@ int b1_send_sized(b1_handle *const *to, size_t n_to, const b1_outgoing *outgoing
 		cmd.errors = (uintptr_t)errors;
 	}
 	set_load(&cmd, &out, passes);
+	set_wait(&cmd, &out, to, n_to);
 
 	moves = passes + !!out.buffer + out.n_handles;
 	if (out.n_passes)

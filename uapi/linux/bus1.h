@@ -20,6 +20,9 @@
  *    nothing, except where its description says so.
  *  - Ids (of nodes, handles, slices) are never 0, never reused while the peer
  *    lives, and mean something only within their own peer.
+ *  - EAGAIN is for now, and there is a way to wait; EDQUOT is a limit of a
+ *    user, which an administrator sets (RES-4): see the end of this file. A
+ *    peer is of the user who opened it.
  *
  * Errors that any command may return:
  *  EFAULT  an address of the caller's could not be read or written
@@ -62,7 +65,8 @@ enum {
  * With BUS1_NODE_CREDS the kernel stamps every message to the node with who
  * sent it: see struct bus1_creds (MSG-7).
  *
- * EDQUOT  this peer has as many nodes as it may have
+ * EDQUOT  the user of this peer has as many nodes as it may have, or this peer
+ *         half of those
  */
 struct bus1_cmd_node {
 	__u64 flags;		/* BUS1_NODE_* */
@@ -97,7 +101,7 @@ struct bus1_cmd_node {
  * ENXIO   the node is not known
  * EPERM   `node` is a handle: only the owner mints
  * EINVAL  `node` is itself a facet; the badge is 0, without BUS1_MINT_ONCE
- * EDQUOT  this peer has as many nodes as it may have, facets included
+ * EDQUOT  as of BUS1_CMD_NODE_CREATE: facets are nodes
  */
 struct bus1_cmd_mint {
 	__u64 flags;		/* BUS1_MINT_* */
@@ -172,7 +176,8 @@ struct bus1_cmd_ids {
  * EPERM   with BUS1_TRANSFER_MOVE: an id is a node; a handle has no
  *         BUS1_RIGHT_TRANSFER (which it needs not within one peer)
  * EHOSTUNREACH  with BUS1_TRANSFER_STRONG: the node of a weak handle is dead
- * EDQUOT  the other peer has as many handles as it may have
+ * EDQUOT  the user of the other peer has as many handles as it may have, or
+ *         that peer half of those; more counts of what it has are free
  */
 struct bus1_cmd_transfer {
 	__u64 flags;		/* BUS1_TRANSFER_* */
@@ -222,7 +227,8 @@ struct bus1_handle {
  * ENXIO   the id is not known
  * EPERM   the handle is weak, or has no BUS1_RIGHT_TRANSFER
  * EMFILE, ENFILE  too many open files
- * EDQUOT  there are as many peers and exported handles as there may be
+ * EDQUOT  the user has as many peers, exported handles among them, or as many
+ *         handles as it may have
  */
 struct bus1_cmd_export {
 	__u64 flags;		/* must be 0 */
@@ -238,7 +244,8 @@ struct bus1_cmd_export {
  *
  * EBADF   fd is not an open file
  * EMEDIUMTYPE  fd is no exported handle
- * EDQUOT  this peer has as many handles as it may have
+ * EDQUOT  the user has as many handles as it may have, or this peer half of
+ *         those
  */
 struct bus1_cmd_import {
 	__u64 flags;		/* must be 0 */
@@ -364,17 +371,39 @@ struct bus1_pass {
  * Many destinations with BUS1_SEND_ORDERED: all receivers that get two messages
  * sent so get them in the same order (ORD-4).
  *
+ * What is in flight to a receiver is charged there to the peer that sent it,
+ * and to its user, from when it is sent until it is received or dropped:
+ * messages, bytes of the pool, handles and files. Each user has a share that
+ * depends on how many have anything in flight, and each peer a part of that
+ * (RES-2): see bus1(7). A send that goes beyond is EAGAIN. Then
+ *  - with BUS1_SEND_WAIT the call sleeps until there is room, in all receivers
+ *    at once, or until `deadline`. Not together with BUS1_SEND_PARTIAL;
+ *  - with BUS1_SEND_NOTIFY it fails, and the sender gets BUS1_MSG_WRITABLE once
+ *    for each handle among the destinations that had no room, when it is worth
+ *    to try again. A destination that is an own node gives none. (ENOMEM in
+ *    place of EAGAIN: the kernel could not take note of it.)
+ *
  * Per destination:
  * ENXIO         the destination is not known to the sender
  * EPERM         the handle is weak, or has no BUS1_RIGHT_SEND
  * EHOSTUNREACH  the node is destroyed or its owner gone; a one-shot handle has
  *               carried its message
- * EAGAIN        the receiver's queue or pool is full: try again later
- * EMSGSIZE      the payload is larger than the receiver's pool (a peer that
- *               has mapped none takes inline payloads only)
- * EDQUOT        the receiver holds as many handles as it may hold
+ * EAGAIN        the receiver has no room now that this sender may take
+ * EMSGSIZE      the payload is larger than 3/8 of the receiver's pool, which is
+ *               what one sender may ever have of it (a peer that has mapped
+ *               none takes inline payloads only)
+ * EDQUOT        the receiving peer or its user has as many handles as it may
+ *               have; its user as many pages in pools; or the sending user as
+ *               many messages with handles, or files in messages, on their
+ *               way, to all receivers together
  * EOPNOTSUPP    the destination is a buffer
  * For the command:
+ * ETIMEDOUT     with BUS1_SEND_WAIT: no room before the deadline. One that has
+ *               passed already is not waited for, and the message is sent if
+ *               there is room
+ * EINTR         a signal came first, and nothing was sent (the call restarts
+ *               under SA_RESTART)
+ * EINVAL        BUS1_SEND_WAIT with _PARTIAL or _NOTIFY; a deadline without it
  * EMSGSIZE      the payload is larger than BUS1_MAX_PAYLOAD; a count too high
  * ENXIO         one of handles[] is not known to the sender, or has fewer
  *               counts than are to be moved
@@ -415,8 +444,8 @@ struct bus1_cmd_send {
 
 #define BUS1_SEND_PARTIAL	(1ULL << 0)	/* needs n_dests */
 #define BUS1_SEND_ORDERED	(1ULL << 1)	/* likewise */
-#define BUS1_SEND_WAIT		(1ULL << 2)
-#define BUS1_SEND_NOTIFY	(1ULL << 3)
+#define BUS1_SEND_WAIT		(1ULL << 2)	/* sleep until there is room */
+#define BUS1_SEND_NOTIFY	(1ULL << 3)	/* tell when there is room */
 #define BUS1_SEND_BODY		(1ULL << 4)	/* needs n_handles */
 #define BUS1_SEND_MEMFD		(1ULL << 5)	/* needs n_fds 1; not with _BODY */
 #define BUS1_SEND_SHARED	(1ULL << 6)	/* needs _MEMFD */
@@ -459,6 +488,14 @@ enum {
  *
  * BUS1_MSG_ONCE_DROPPED: the same, of a facet that was made with
  * BUS1_MINT_ONCE and has carried no message.
+ *
+ * BUS1_MSG_WRITABLE: `id` is a handle that a send with BUS1_SEND_NOTIFY found
+ * no room through, and it is worth to try again (RES-4). Once, however many
+ * sends found none meanwhile; another try may find none again, and asks anew.
+ * It is no promise, and comes in no order: before everything else, and by
+ * itself, also where several are received; a peek does not show it. It may
+ * also come as the node dies, which the next send tells. There is none for a
+ * handle that was released meanwhile.
  */
 struct bus1_msg {
 	__u32 type;		/* BUS1_MSG_* */
@@ -631,14 +668,32 @@ struct bus1_cmd_info {
  *
  * EPERM   PROT_WRITE or PROT_EXEC
  * EINVAL  MAP_PRIVATE, too large, beyond the pool
+ * ENOMEM  out of kernel memory: 8 bytes for each page of a new pool
+ * Its pages are charged to the user of the peer as they are added, which is
+ * when someone sends: that send is EDQUOT if there may be no more of them.
+ *
+ * open: EDQUOT if the user has as many peers as it may have.
  *
  * poll (MSG-12): EPOLLIN | EPOLLRDNORM when BUS1_CMD_RECV would not block;
- * EPOLLOUT | EPOLLWRNORM always: whether a send would succeed is a matter of
- * its receiver. EPOLLHUP and EPOLLERR are not raised: a peer has no other end.
+ * EPOLLOUT | EPOLLWRNORM as long as none of its handles waits for room: from a
+ * send with BUS1_SEND_NOTIFY that was EAGAIN until the notice is there to be
+ * received. EPOLLHUP and EPOLLERR are not raised: a peer has no other end.
  *
  * What the module counts, in all peers together, is in
  * /sys/module/bus1/parameters/: peers, nodes, handles, messages, slices,
  * pool_pages.
+ *
+ * There are also, to be read and written, the limits of each user (RES-4):
+ * max_peers (with exported handles), max_nodes (with facets), max_handles
+ * (that its peers hold), max_messages (on their way that it has sent, and the
+ * handles in them, each as one more), max_files (in those, and of its buffers)
+ * and max_pages (of its peers' pools). One peer may have half of the nodes and
+ * handles.
+ *
+ * /sys/class/misc/bus1/users has a line for each user, with its number and
+ * then USED/LIMIT of each, in this order. To write "UID NAME LIMIT", as in
+ * "1000 messages 5000", gives a user a limit of its own, and "default" for
+ * LIMIT takes it back. A limit below what is there takes nothing away.
  */
 
 #endif /* _UAPI_LINUX_BUS1_H */
