@@ -283,7 +283,8 @@ static const struct command {
 		ZERO(import, handle.flags), ZERO(import, handle.rights),
 		ZERO(import, reserved), END } },
 	{ "SEND", BUS1_CMD_SEND, good_send, {
-		FLAGS(send, flags, 0), ZERO(send, dests), ZERO(send, errors), ZERO(send, iovs),
+		FLAGS(send, flags, BUS1_SEND_WAIT | BUS1_SEND_NOTIFY), ZERO(send, deadline),
+		ZERO(send, dests), ZERO(send, errors), ZERO(send, iovs),
 		ZERO(send, handles), ZERO(send, fds), ZERO(send, reserved),
 		FLAGS(send, priority, BUS1_MAX_PRIORITY),
 		COUNTED(send, n_iovs, BUS1_MAX_IOVS, iovs),
@@ -291,7 +292,9 @@ static const struct command {
 		COUNTED(send, n_fds, BUS1_MAX_FDS, fds),
 		IN(send, data, 15), END } },
 	{ "SEND to many", BUS1_CMD_SEND, good_multicast, {
-		FLAGS(send, flags, BUS1_SEND_PARTIAL | BUS1_SEND_ORDERED), ZERO(send, dest),
+		FLAGS(send, flags, BUS1_SEND_PARTIAL | BUS1_SEND_ORDERED | BUS1_SEND_WAIT |
+				   BUS1_SEND_NOTIFY),
+		ZERO(send, deadline), ZERO(send, dest),
 		ZERO(send, data), ZERO(send, len), ZERO(send, reserved),
 		FLAGS(send, priority, BUS1_MAX_PRIORITY),
 		COUNTED(send, n_dests, BUS1_MAX_DESTS, dests),

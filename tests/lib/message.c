@@ -104,12 +104,12 @@ TEST("MSG-3 LIB-2 nothing of the pool is held when process returns")
 	OK(b1_node_new(p.a, &node, ignore, &n));
 	OK(b1_handle_transfer(b1_node_get_handle(node), p.b, &handle));
 	for (k = 0; k < 5; k++) {
-		for (i = 0; i < 100; i++)
+		for (i = 0; i < 70; i++)
 			OK(b1_send_bytes(handle, data, sizeof(data), NULL));
-		EQ(OK(b1_peer_process(p.a)), 100);
+		EQ(OK(b1_peer_process(p.a)), 70);
 		EQ(info(p.a).n_slices, 0);
 	}
-	EQ(n, 500);
+	EQ(n, 350);
 	b1_handle_unref(handle);
 	b1_node_unref(node);
 	pair_deinit(&p);
