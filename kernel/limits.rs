@@ -179,6 +179,20 @@ impl UserRef {
         unsafe { self.0.as_ref() }
     }
 
+    #[inline]
+    pub(crate) fn as_ptr(self) -> *mut User {
+        self.0.as_ptr()
+    }
+
+    /// # Safety
+    ///
+    /// From [`as_ptr`](Self::as_ptr), and something keeps the user.
+    #[inline]
+    pub(crate) unsafe fn from_ptr(user: *mut User) -> Self {
+        // SAFETY: By the caller.
+        Self(unsafe { NonNull::new_unchecked(user) })
+    }
+
     pub(crate) fn uid(self) -> u32 {
         self.user().uid
     }

@@ -9,7 +9,7 @@ use crate::handle::{Grade, Handle, HandleRef};
 use crate::item::{Commit, Deliver, DynItem, Item, Ready, Tag};
 use crate::limits::{Limit, UserRef};
 use crate::node::{Grant, Node, NodeRef, Use};
-use crate::peer::{Inner, Peer, Target};
+use crate::peer::{Inner, Peer};
 use crate::pool::read_inline;
 use crate::quota::Amounts;
 use crate::room::{Account, AccountRef};
@@ -18,7 +18,6 @@ use crate::user::Payload;
 use core::cell::UnsafeCell;
 use core::mem::{ManuallyDrop, MaybeUninit};
 use core::ops::Deref;
-use core::ptr::NonNull;
 use kernel::list::ListArc;
 use kernel::prelude::*;
 use kernel::sync::atomic::{ordering::Relaxed, Atomic};
@@ -253,10 +252,13 @@ pub(crate) struct Message {
     pub(crate) node: NodeRef,
     /// Written by a [`Draft`] alone.
     written: UnsafeCell<Written>,
-    /// Of the node's owner: what the message is charged to, as long as it waits there. Null if it is
-    /// not. Under the owner's lock.
-    account: Atomic<*mut Account>,
+    /// What it is charged to: nothing, if it is null; [a user](FOR_USER) alone, if it is not in the
+    /// owner's book; or an account there, and its user. Under the owner's lock, once it is linked.
+    charged: Atomic<*mut Account>,
     len: u32,
+    /// What it is charged for besides its payload: handles, and files in the upper byte. Set by a
+    /// [`Draft`] alone.
+    extras: Atomic<i16>,
     /// Of the slice, if there is one.
     fate: Atomic<i8>,
     pub(crate) priority: u8,
@@ -283,6 +285,11 @@ struct Extra {
     baggage: Option<KBox<Baggage>>,
 }
 
+/// In the place of an account, in the lowest bit: the rest is the address of a user.
+const FOR_USER: usize = 1;
+
+const _: () = assert!(abi::BUS1_MAX_HANDLES < 256 && abi::BUS1_MAX_FDS < 256);
+
 /// What becomes of a slice when its message is dropped: it is zeroed and freed; freed, since it was
 /// sent; or left, since user space has it.
 const UNSENT: i8 = 0;
@@ -296,23 +303,10 @@ unsafe impl Sync for Message {}
 
 #[pinned_drop]
 impl PinnedDrop for Message {
+    #[inline]
     fn drop(self: Pin<&mut Self>) {
-        let owner = &self.node.owner;
-        let slice = self.slice().filter(|_| self.fate.load(Relaxed) != TAKEN);
-        let is_charged = !self.account.load(Relaxed).is_null();
-        if let Some(slice) = slice {
-            if self.fate.load(Relaxed) == UNSENT {
-                owner.zero(slice, self.len());
-            }
-        }
-        if slice.is_some() || is_charged {
-            let mut inner = owner.inner.lock();
-            self.discharge(&mut inner);
-            if let Some(slice) = slice {
-                inner.slices.free(slice.id);
-                Stat::Slices.add(-1);
-            }
-            owner.unlock_room(inner);
+        if !self.charged.load(Relaxed).is_null() || self.has_own_slice() {
+            self.give_back();
         }
         if !self.is_plain() {
             // SAFETY: The only reference, and nobody looks at it after this.
@@ -370,40 +364,69 @@ impl Message {
         unsafe { core::slice::from_raw_parts(self.inline.get().cast(), len) }
     }
 
-    /// What it is charged for, besides being one.
-    #[inline]
-    fn rest(&self) -> Amounts {
-        let mut rest = Amounts::default();
-        if self.slice().is_some() {
-            rest.granules = self.len().div_ceil(GRANULE) as u32;
-        }
-        if !self.is_plain() {
-            rest.handles = self.passed().len() as u32;
-            rest.files = self.baggage().map_or(0, Baggage::n_files) as u32;
-        }
-        rest
+    /// What it is charged for.
+    #[inline(always)]
+    fn amounts(&self) -> Amounts {
+        let mut amounts = Amounts::of_payload(self.len());
+        let extras = u32::from(self.extras.load(Relaxed) as u16);
+        amounts.handles = extras & 0xff;
+        amounts.files = extras >> 8;
+        amounts
     }
 
-    /// It is not in flight any more.
+    /// It has a slice that is not user space's.
     #[inline]
-    pub(crate) fn discharge(&self, owner: &mut Inner) {
-        let account = self.account.load(Relaxed);
-        if account.is_null() {
-            return;
+    fn has_own_slice(&self) -> bool {
+        self.slice().is_some() && self.fate.load(Relaxed) != TAKEN
+    }
+
+    /// It was not received.
+    #[cold]
+    fn give_back(&self) {
+        let owner = &self.node.owner;
+        let has_slice = self.has_own_slice();
+        if let (Some(slice), UNSENT) = (self.slice(), self.fate.load(Relaxed)) {
+            owner.zero(slice, self.len());
         }
-        self.account.store(core::ptr::null_mut(), Relaxed);
-        if self.is_plain() && self.slice().is_none() {
-            owner.discharge(account, None);
-        } else {
-            owner.discharge(account, Some(&self.rest()));
+        if let Some(user) = self.take_user() {
+            discharge_user(user, &self.amounts());
+        }
+        let mut inner = owner.inner.lock();
+        self.discharge(&mut inner);
+        if let (Some(slice), true) = (self.slice(), has_slice) {
+            inner.slices.free(slice.id);
+            Stat::Slices.add(-1);
+        }
+        owner.unlock_room(inner);
+    }
+
+    /// The user it is charged to alone, who is to be discharged.
+    fn take_user(&self) -> Option<UserRef> {
+        let charged = self.charged.load(Relaxed);
+        if charged.addr() & FOR_USER == 0 {
+            return None;
+        }
+        self.charged.store(core::ptr::null_mut(), Relaxed);
+        // SAFETY: From `UserRef::as_ptr`, and kept by this charge.
+        Some(unsafe { UserRef::from_ptr(charged.wrapping_byte_sub(FOR_USER).cast()) })
+    }
+
+    /// It is not in flight any more, if it was.
+    #[inline(always)]
+    pub(crate) fn discharge(&self, owner: &mut Inner) {
+        // SAFETY: Not a user: see `charged`.
+        let account = unsafe { AccountRef::from_ptr(self.charged.load(Relaxed)) };
+        if let Some(account) = account {
+            self.charged.store(core::ptr::null_mut(), Relaxed);
+            owner.discharge(account, &self.amounts());
         }
     }
 
     /// It is in the queue again, after all: at the expense of whose queue it is, whatever that has.
     #[cold]
     pub(crate) fn recharge(&self, owner: &mut Inner) {
-        let account = owner.charge_own(&self.rest());
-        self.account.store(account, Relaxed);
+        let account = owner.charge_own(&self.amounts());
+        self.charged.store(account.as_ptr(), Relaxed);
     }
 
     /// A receiver takes it into its hand. The slice is user space's.
@@ -448,52 +471,6 @@ impl Amounts {
     }
 }
 
-/// What a message is charged for until it is linked, when the message itself has that.
-pub(crate) struct Charge {
-    /// Who sends, and its peer's id.
-    user: UserRef,
-    pub(crate) sender: u64,
-    pub(crate) account: AccountRef,
-    /// All of it.
-    pub(crate) what: Amounts,
-    /// It is in the receiver's book, too. Then the owner is that of the draft's node.
-    booked: Option<NonNull<Peer>>,
-}
-
-impl Charge {
-    #[inline]
-    fn new(from: &Peer, to: &Target, len: usize) -> Result<Self> {
-        from.user.charge(Limit::Messages, 1)?;
-        Ok(Self {
-            user: from.user,
-            sender: from.id,
-            account: to.account,
-            what: Amounts::of_payload(len),
-            booked: None,
-        })
-    }
-
-    #[inline]
-    pub(crate) fn is_booked(&self) -> bool {
-        self.booked.is_some()
-    }
-}
-
-impl Drop for Charge {
-    #[cold]
-    fn drop(&mut self) {
-        let Some(owner) = self.booked else {
-            discharge_user(self.user, &self.what);
-            return;
-        };
-        // SAFETY: The draft, of which this is dropped first, keeps it.
-        let owner = unsafe { owner.as_ref() };
-        let mut inner = owner.inner.lock();
-        inner.discharge(self.account.as_ptr(), Some(&self.what));
-        owner.unlock_room(inner);
-    }
-}
-
 /// What was charged to the user who sent it.
 #[inline]
 pub(crate) fn discharge_user(user: UserRef, what: &Amounts) {
@@ -508,18 +485,23 @@ pub(crate) fn discharge_user(user: UserRef, what: &Amounts) {
 }
 
 /// A message that is not linked yet: nobody else can see it. Not to be dropped under a lock.
-pub(crate) struct Draft {
-    pub(crate) charge: Charge,
-    message: ListArc<Item<Message>>,
-}
+pub(crate) struct Draft(ListArc<Item<Message>>);
 
 impl Draft {
     /// EDQUOT if its sender has too many on their way.
-    #[inline]
-    pub(crate) fn new(from: &Peer, to: Target, len: usize, priority: u8) -> Result<Self> {
-        let charge = Charge::new(from, &to, len)?;
-        let node = to.node;
-        let memory = node.owner.spare.take()?;
+    #[inline(always)]
+    pub(crate) fn new(from: &Peer, node: NodeRef, len: usize, priority: u8) -> Result<Self> {
+        from.user.charge(Limit::Messages, 1)?;
+        let memory = node
+            .owner
+            .spare
+            .take()
+            .inspect_err(|_| from.user.discharge(Limit::Messages, 1))?;
+        let charged = from
+            .user
+            .as_ptr()
+            .cast::<Account>()
+            .wrapping_byte_add(FOR_USER);
         let message = memory.pin_init_with(Item::new(try_pin_init!(Message {
                 node,
                 written: UnsafeCell::new(Written {
@@ -529,145 +511,159 @@ impl Draft {
                         baggage: None,
                     }),
                 }),
-                account: Atomic::new(core::ptr::null_mut()),
+                charged: Atomic::new(charged),
                 len: len as u32,
+                extras: Atomic::new(0),
                 fate: Atomic::new(UNSENT),
                 priority,
                 is_plain: Atomic::new(true),
                 inline <- Opaque::ffi_init(|_| ()),
             }? Error)))?;
-        Ok(Self {
-            charge,
-            message: message.into(),
-        })
+        Ok(Self(message.into()))
     }
 
     #[inline]
     fn written(&mut self) -> &mut Written {
         // SAFETY: We have the only reference to the message.
-        unsafe { &mut *self.message.written.get() }
+        unsafe { &mut *self.0.written.get() }
     }
 
-    /// It is to bring so many handles and files. EDQUOT if its sender has too many on their way.
-    pub(crate) fn charge_extras(&mut self, handles: usize, files: usize) -> Result {
-        let user = self.charge.user;
-        user.charge(Limit::Passed, handles)?;
-        self.charge.what.handles = handles as u32;
-        user.charge(Limit::Files, files)?;
-        self.charge.what.files = files as u32;
+    /// It is to bring so many handles and files; before it is booked. EDQUOT if its sender has too many
+    /// on their way.
+    #[inline]
+    pub(crate) fn charge_extras(&self, from: &Peer, handles: usize, files: usize) -> Result {
+        if handles != 0 {
+            from.user.charge(Limit::Passed, handles)?;
+            self.0.extras.store(handles as i16, Relaxed);
+        }
+        if files != 0 {
+            from.user.charge(Limit::Files, files)?;
+            self.0.extras.store((files << 8 | handles) as i16, Relaxed);
+        }
         Ok(())
     }
 
     /// Charges it at the receiver, before anything is made for what it brings; unless it takes a slice,
     /// since then that does it. As [`Peer::link`].
-    pub(crate) fn book(&mut self) -> Result {
+    pub(crate) fn book(&self, from: &Peer, account: AccountRef) -> Result {
         if self.len() > INLINE {
             return Ok(());
         }
-        let owner = Arc::as_ptr(&self.message.node.owner);
-        // SAFETY: The message keeps its node, and that its owner.
-        let mut inner = unsafe { (*owner).inner.lock() };
-        inner.book_in(self)
+        self.0.node.owner.inner.lock().book_in(self, from, account)
     }
 
-    /// That was done. With the lock of the owner held.
+    /// Whether it is charged at the receiver.
     #[inline]
-    pub(crate) fn set_booked(&mut self) {
-        self.charge.booked = Some(NonNull::from(&*self.message.node.owner));
+    pub(crate) fn is_booked(&self) -> bool {
+        self.0.charged.load(Relaxed).addr() & FOR_USER == 0
+    }
+
+    #[inline]
+    pub(crate) fn set_booked(&self, account: AccountRef) {
+        self.0.charged.store(account.as_ptr(), Relaxed);
+    }
+
+    #[inline(always)]
+    pub(crate) fn amounts(&self) -> Amounts {
+        self.0.amounts()
     }
 
     /// Copies the payload, inline or to a slice. EFAULT, and what [`Peer::reserve`] fails with.
     #[inline]
-    pub(crate) fn fill(&mut self, payload: &Payload) -> Result {
+    pub(crate) fn fill(&mut self, from: &Peer, account: AccountRef, payload: &Payload) -> Result {
         let len = payload.len();
         if len <= INLINE {
-            let place = self.message.inline.get().cast::<MaybeUninit<u8>>();
+            let place = self.0.inline.get().cast::<MaybeUninit<u8>>();
             // SAFETY: The place is valid, we have the only reference, and it is as good as
             // uninitialised.
             let to = unsafe { core::slice::from_raw_parts_mut(place, len) };
             return read_inline(payload, to);
         }
-        let owner = Arc::as_ptr(&self.message.node.owner);
-        // SAFETY: The message keeps its node, and that its owner.
-        let owner = unsafe { &*owner };
-        let slice = owner.reserve(self)?;
+        let slice = self.0.node.owner.reserve(self, from, account)?;
         self.written().slice = slice;
-        let pool = owner.pool().ok_or(EINVAL)?;
+        let pool = self.0.node.owner.pool().ok_or(EINVAL)?;
         pool.fill(slice.offset, payload)
     }
 
     /// Announces one handle to the receiver. EHOSTUNREACH, EDQUOT.
     #[inline]
     pub(crate) fn admit(&mut self, grant: &Grant) -> Result {
-        let passed = self.message.node.owner.admit(grant)?;
+        let passed = self.0.node.owner.admit(grant)?;
         self.set_only(passed);
         Ok(())
     }
 
     #[inline]
     pub(crate) fn set_only(&mut self, passed: Passed) {
-        self.message.is_plain.store(false, Relaxed);
+        self.0.is_plain.store(false, Relaxed);
         let list = &raw mut self.written().extra.passed;
         // SAFETY: There is none in it yet, so that nothing is to be dropped.
         unsafe { list.write(PassedList::one(passed)) };
     }
 
-    /// It is about to be linked, and is charged from now on.
+    /// It is booked, and about to be linked.
     #[inline]
     pub(crate) fn into_message(self) -> ListArc<Item<Message>> {
-        let Self { charge, message } = self;
-        message.account.store(charge.account.as_ptr(), Relaxed);
-        core::mem::forget(charge);
-        if message.slice().is_some() {
-            message.fate.store(SENT, Relaxed);
+        if self.0.slice().is_some() {
+            self.0.fate.store(SENT, Relaxed);
         }
-        message
+        self.0
     }
 
     /// Links the message, which brings a handle that the receiver has already. Gives it back if it
     /// is not that simple.
     #[inline]
-    pub(crate) fn link_known(self, grant: &Grant) -> core::result::Result<Option<Arc<Peer>>, Self> {
-        let owner = Arc::as_ptr(&self.message.node.owner);
+    pub(crate) fn link_known(
+        self,
+        from: &Peer,
+        account: AccountRef,
+        grant: &Grant,
+    ) -> core::result::Result<Option<Arc<Peer>>, Self> {
+        let owner = Arc::as_ptr(&self.0.node.owner);
         // SAFETY: As in `link`.
-        unsafe { (*owner).link_known(self, grant) }
+        unsafe { (*owner).link_known(self, from, account, grant) }
     }
 
     pub(crate) fn set_passed(&mut self, passed: PassedList) {
-        self.message.is_plain.store(false, Relaxed);
+        self.0.is_plain.store(false, Relaxed);
         self.written().extra.passed = passed;
     }
 
     pub(crate) fn set_baggage(&mut self, baggage: KBox<Baggage>) {
-        self.message.is_plain.store(false, Relaxed);
+        self.0.is_plain.store(false, Relaxed);
         self.written().extra.baggage = Some(baggage);
     }
 
     #[inline]
     pub(crate) fn node(&self) -> &NodeRef {
-        &self.message.node
+        &self.0.node
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.message.len()
+        self.0.len()
     }
 
     #[inline]
     pub(crate) fn priority(&self) -> u8 {
-        self.message.priority
+        self.0.priority
     }
 
     /// Links the message to its node: it is sent. Returns who is to be woken. As [`Peer::link`].
     #[inline]
-    pub(crate) fn link(self, commit: Option<&Arc<Commit>>) -> Result<Option<Arc<Peer>>> {
-        let owner = Arc::as_ptr(&self.message.node.owner);
+    pub(crate) fn link(
+        self,
+        from: &Peer,
+        account: AccountRef,
+        commit: Option<&Arc<Commit>>,
+    ) -> Result<Option<Arc<Peer>>> {
+        let owner = Arc::as_ptr(&self.0.node.owner);
         // SAFETY: The message keeps its node, and that its owner. Once it is linked it may be
         // gone, but not before the lock is given back, and that is the last we do with the owner.
-        unsafe { (*owner).link(self, commit) }
+        unsafe { (*owner).link(self, from, account, commit) }
     }
 
     /// For [`Message`]s of a multicast: to settle, or to take back.
     pub(crate) fn message(&self) -> Arc<Item<Message>> {
-        self.message.clone_arc()
+        self.0.clone_arc()
     }
 }

@@ -82,6 +82,8 @@ pub(crate) struct Inner {
     /// The facets of this peer's nodes.
     facets: RBTree<FacetKey, NodeRef>,
     pub(crate) slices: Slices,
+    /// The size of the pool.
+    pub(crate) pool_granules: u32,
     /// What is in flight to this peer.
     pub(crate) book: Book,
     /// The account of what it sends to itself.
@@ -301,6 +303,7 @@ impl Peer {
                         nodes: 0,
                         facets: RBTree::new(),
                         slices: Slices::new(),
+                        pool_granules: 0,
                         book,
                         own,
                         ring: Ring::new(),
@@ -361,11 +364,6 @@ impl Peer {
     #[inline]
     pub(crate) fn pool(&self) -> Option<&Pool> {
         self.pool.as_ref()
-    }
-
-    /// In bytes; 0 if there is none.
-    pub(crate) fn pool_size(&self) -> usize {
-        self.pool().map_or(0, Pool::size)
     }
 
     #[inline]
@@ -541,17 +539,16 @@ impl Peer {
     ///
     /// EHOSTUNREACH if its node, which this peer owns, is dead; EMSGSIZE if the pool can never hold it;
     /// EAGAIN if it can not now; and as [`link`](Self::link).
-    pub(crate) fn reserve(&self, draft: &mut Draft) -> Result<Slice> {
-        let what = draft.charge.what;
+    pub(crate) fn reserve(&self, draft: &Draft, from: &Peer, account: AccountRef) -> Result<Slice> {
+        let granules = draft.amounts().granules;
         let mut growth = None;
         loop {
             let mut inner = self.inner.lock();
             if inner.closed || draft.node().refuses(&mut inner) {
                 return Err(ehostunreach());
             }
-            let pool = (self.pool_size() / GRANULE) as u32;
             // What one peer gets of an empty pool.
-            if !allows(0, 0, 1, pool, what.granules) {
+            if !allows(0, 0, 1, inner.pool_granules, granules) {
                 return Err(EMSGSIZE);
             }
             if inner.slices.in_use().0 >= MAX_SLICES {
@@ -561,8 +558,8 @@ impl Peer {
                 growth = inner.slices.grow(g);
             }
             let Some(need) = inner.slices.growth() else {
-                inner.book_in(draft)?;
-                let slice = inner.slices.alloc(what.granules).ok_or(EAGAIN)?;
+                inner.book_in(draft, from, account)?;
+                let slice = inner.slices.alloc(granules).ok_or(EAGAIN)?;
                 drop(inner);
                 Stat::Slices.add(1);
                 return Ok(slice);
@@ -617,11 +614,13 @@ impl Peer {
     #[inline]
     pub(crate) fn link(
         &self,
-        mut draft: Draft,
+        draft: Draft,
+        from: &Self,
+        account: AccountRef,
         commit: Option<&Arc<Commit>>,
     ) -> Result<Option<Arc<Self>>> {
         let mut inner = self.inner.lock();
-        if let Err(e) = inner.book_in(&mut draft) {
+        if let Err(e) = inner.book_in(&draft, from, account) {
             drop(inner);
             drop(draft);
             return Err(e);
@@ -638,6 +637,8 @@ impl Peer {
     pub(crate) fn link_known(
         &self,
         mut draft: Draft,
+        from: &Self,
+        account: AccountRef,
         grant: &Grant,
     ) -> core::result::Result<Option<Arc<Self>>, Draft> {
         let mut inner = self.inner.lock();
@@ -648,7 +649,7 @@ impl Peer {
                 return Err(draft);
             }
         };
-        if inner.book_in(&mut draft).is_err() {
+        if inner.book_in(&draft, from, account).is_err() {
             drop(inner);
             drop(handle);
             return Err(draft);
@@ -658,7 +659,7 @@ impl Peer {
         Ok(self.push(&mut inner, draft, None))
     }
 
-    #[inline]
+    #[inline(always)]
     fn push(
         &self,
         inner: &mut Inner,
@@ -707,9 +708,9 @@ impl Peer {
                 growth = inner.slices.grow(g);
             }
             let Some(need) = inner.slices.growth() else {
-                inner
-                    .slices
-                    .extend((pages * (PAGE_SIZE / GRANULE)) as u32)?;
+                let granules = (pages * (PAGE_SIZE / GRANULE)) as u32;
+                inner.slices.extend(granules)?;
+                inner.pool_granules = granules;
                 self.pool.populate(pool);
                 return Ok(());
             };

@@ -41,20 +41,28 @@ impl Amounts {
         files: 0,
     };
 
-    #[inline]
+    #[inline(always)]
     fn add(&mut self, other: &Self) {
         self.messages += other.messages;
-        self.granules += other.granules;
-        self.handles += other.handles;
-        self.files += other.files;
+        if other.granules != 0 {
+            self.granules += other.granules;
+        }
+        if other.handles | other.files != 0 {
+            self.handles += other.handles;
+            self.files += other.files;
+        }
     }
 
-    #[inline]
+    #[inline(always)]
     fn sub(&mut self, other: &Self) {
         self.messages -= other.messages;
-        self.granules -= other.granules;
-        self.handles -= other.handles;
-        self.files -= other.files;
+        if other.granules != 0 {
+            self.granules -= other.granules;
+        }
+        if other.handles | other.files != 0 {
+            self.handles -= other.handles;
+            self.files -= other.files;
+        }
     }
 
     /// The larger of both, of each.
@@ -77,6 +85,15 @@ impl Amounts {
 pub(crate) fn allows(peer: u32, user: u32, n: u32, left: u32, more: u32) -> bool {
     let (n, more) = (u64::from(n), u64::from(more));
     (u64::from(peer) + 4 * more) * (n + 1) + 3 * u64::from(user) * n <= 3 * u64::from(left)
+}
+
+/// What came of [`Book::charge`].
+#[derive(Clone, Copy, PartialEq)]
+pub(crate) enum Charged {
+    Yes,
+    NoRoom,
+    /// The account is not that peer's any more.
+    NotHis,
 }
 
 /// Of a user at one receiver.
@@ -323,67 +340,88 @@ impl<U: Copy, W: Default> Book<U, W> {
         }
     }
 
-    /// Whether one message more may be charged, if `left` are left.
-    #[inline]
-    pub(crate) fn fits_message(&mut self, a: AccountRef<U, W>, left: u32) -> bool {
-        let used = self.get(a).used.messages;
-        let share = self.share(a).used.messages;
-        allows(used, share, self.users + u32::from(share == 0), left, 1)
+    /// Charges a message that is the sending peer's, whose account it is believed to be. `left` is what
+    /// nobody has. With nothing but messages in `more` this is a few instructions.
+    #[inline(always)]
+    pub(crate) fn charge(
+        &mut self,
+        a: AccountRef<U, W>,
+        peer: u64,
+        left: impl FnOnce(&Amounts) -> Amounts,
+        more: &Amounts,
+    ) -> Charged {
+        // SAFETY: Of this book, which keeps the memory; and we have `&mut` on the book. The share is no
+        // account.
+        let (account, share) = unsafe {
+            let account = &mut *a.0.as_ptr();
+            let share = &mut *account.share.as_ptr();
+            (account, share)
+        };
+        if account.peer != peer {
+            return Charged::NotHis;
+        }
+        let left = left(&self.used);
+        let n = self.users + u32::from(share.used.messages == 0);
+        let (has, of) = (&account.used, &share.used);
+        let mut fits = allows(has.messages, of.messages, n, left.messages, 1);
+        if more.granules != 0 {
+            fits &= allows(has.granules, of.granules, n, left.granules, more.granules);
+        }
+        if more.handles | more.files != 0 {
+            fits &= allows(has.handles, of.handles, n, left.handles, more.handles)
+                | (more.handles == 0);
+            fits &= allows(has.files, of.files, n, left.files, more.files) | (more.files == 0);
+        }
+        if !fits {
+            return Charged::NoRoom;
+        }
+        self.users = n;
+        for used in [&mut account.used, &mut share.used, &mut self.used] {
+            used.add(more);
+        }
+        Charged::Yes
     }
 
-    /// Whether `more` may be charged, if that much is left.
-    pub(crate) fn fits(&mut self, a: AccountRef<U, W>, left: &Amounts, more: &Amounts) -> bool {
-        let used = self.get(a).used;
-        let share = self.share(a).used;
-        let n = self.users + u32::from(share.messages == 0);
-        let of = |peer, user, left, more| more == 0 || allows(peer, user, n, left, more);
-        of(used.messages, share.messages, left.messages, more.messages)
-            && of(used.granules, share.granules, left.granules, more.granules)
-            && of(used.handles, share.handles, left.handles, more.handles)
-            && of(used.files, share.files, left.files, more.files)
+    /// The same, whether there is room or not.
+    pub(crate) fn charge_anyway(&mut self, a: AccountRef<U, W>, more: &Amounts) {
+        self.users += u32::from(self.share(a).used.messages == 0);
+        self.get(a).used.add(more);
+        self.share_mut(a).used.add(more);
+        self.used.add(more);
     }
 
-    /// Charges one message and nothing else.
-    #[inline]
-    pub(crate) fn charge_message(&mut self, a: AccountRef<U, W>) {
-        self.get(a).used.messages += 1;
-        let share = &mut self.share_mut(a).used.messages;
-        let first = *share == 0;
-        *share += 1;
-        self.used.messages += 1;
-        self.users += u32::from(first);
-    }
-
-    /// Takes that back.
-    #[inline]
-    pub(crate) fn discharge_message(&mut self, a: AccountRef<U, W>) {
-        let account = self.get(a);
-        account.used.messages -= 1;
-        let is_idle = account.used.messages | account.holds == 0;
-        let share = &mut self.share_mut(a).used.messages;
-        *share -= 1;
-        let last = *share == 0;
-        self.used.messages -= 1;
-        self.users -= u32::from(last);
-        if is_idle {
+    /// Takes a charge back. Returns the user. The account is closed if that was the last, and no handle
+    /// refers to it.
+    #[inline(always)]
+    pub(crate) fn discharge(&mut self, a: AccountRef<U, W>, less: &Amounts) -> U {
+        // SAFETY: As in `charge`.
+        let (account, share) = unsafe {
+            let account = &mut *a.0.as_ptr();
+            let share = &mut *account.share.as_ptr();
+            (account, share)
+        };
+        for used in [&mut account.used, &mut share.used, &mut self.used] {
+            used.sub(less);
+        }
+        self.users -= u32::from(share.used.messages == 0);
+        let user = share.user;
+        if account.used.messages | account.holds == 0 {
             self.tidy(a);
         }
+        user
     }
 
-    /// Charges what a message brings besides.
-    #[inline]
-    pub(crate) fn charge_rest(&mut self, a: AccountRef<U, W>, rest: &Amounts) {
-        self.get(a).used.add(rest);
-        self.share_mut(a).used.add(rest);
-        self.used.add(rest);
-    }
-
-    /// Takes that back. Before the message is.
-    #[inline]
-    pub(crate) fn discharge_rest(&mut self, a: AccountRef<U, W>, rest: &Amounts) {
-        self.get(a).used.sub(rest);
-        self.share_mut(a).used.sub(rest);
-        self.used.sub(rest);
+    /// Whether `more` could be charged.
+    pub(crate) fn fits(&self, a: AccountRef<U, W>, left: &Amounts, more: &Amounts) -> bool {
+        // SAFETY: As in `share`.
+        let has = unsafe { &(*a.0.as_ptr()).used };
+        let of = &self.share(a).used;
+        let n = self.users + u32::from(of.messages == 0);
+        let fits = |has, of, left, more| more == 0 || allows(has, of, n, left, more);
+        fits(has.messages, of.messages, left.messages, more.messages)
+            && fits(has.granules, of.granules, left.granules, more.granules)
+            && fits(has.handles, of.handles, left.handles, more.handles)
+            && fits(has.files, of.files, left.files, more.files)
     }
 
     /// Each account that is open, with its peer, its user, and what is charged to it.
@@ -428,11 +466,22 @@ mod tests {
         book.open(peer, uid, uid, &mut new).ok_or(EINVAL)
     }
 
-    /// All that an account gets of a queue with so many places.
-    fn fill(book: &mut TestBook, a: TestAccount, size: u32) -> u32 {
+    fn messages(n: u32) -> Amounts {
+        Amounts {
+            messages: n,
+            ..Amounts::default()
+        }
+    }
+
+    fn left(book: &TestBook) -> Amounts {
+        messages(SIZE - book.used.messages)
+    }
+
+    /// All that an account gets of a queue with so many places; one message at a time.
+    fn fill(book: &mut TestBook, a: TestAccount, peer: u64) -> u32 {
         let mut n = 0;
-        while book.fits_message(a, size - book.used.messages) {
-            book.charge_message(a);
+        let left = |used: &Amounts| messages(SIZE - used.messages);
+        while book.charge(a, peer, left, &Amounts::MESSAGE) == Charged::Yes {
             n += 1;
         }
         n
@@ -451,7 +500,7 @@ mod tests {
                 peer += 1;
                 let a = open(&mut book, peer, n)?;
                 book.hold(a);
-                got += fill(&mut book, a, SIZE);
+                got += fill(&mut book, a, peer);
             }
             let promised = SIZE / (n * (n + 1));
             // Less what a dozen peers leave of three quarters each, and the rounding of each.
@@ -468,9 +517,9 @@ mod tests {
         let mut book = TestBook::new();
         let a = open(&mut book, 1, 7)?;
         let b = open(&mut book, 2, 7)?;
-        let first = fill(&mut book, a, SIZE);
+        let first = fill(&mut book, a, 1);
         assert!(first.abs_diff(SIZE * 3 / 8) <= 4);
-        let second = fill(&mut book, b, SIZE);
+        let second = fill(&mut book, b, 2);
         assert!(second.abs_diff(SIZE * 3 / 32) <= 4);
         assert_eq!(book.users(), 1);
         Ok(())
@@ -497,42 +546,18 @@ mod tests {
                 .wrapping_add(1442695040888963407);
             let r = (seed >> 33) as u32;
             let a = accounts[(r % USERS as u32) as usize];
-            let much = Amounts {
-                messages: 1 + (r >> 8) % 20_000,
-                ..Amounts::default()
-            };
-            let left = Amounts {
-                messages: SIZE - book.used.messages,
-                ..Amounts::default()
-            };
+            let much = messages(1 + (r >> 8) % 20_000);
             let has = book.get(a).used.messages;
             if r & 0x40 != 0 {
-                if book.fits(a, &left, &much) {
-                    let was = has == 0;
-                    book.charge_rest(a, &much);
-                    book.users += u32::from(was);
+                if book.fits(a, &left(&book), &much) {
+                    book.charge_anyway(a, &much);
                 }
             } else if has > 0 {
-                book.charge_message(a);
-                book.discharge_rest(
-                    a,
-                    &Amounts {
-                        messages: has,
-                        ..Amounts::default()
-                    },
-                );
-                book.discharge_message(a);
+                book.discharge(a, &messages(has));
             }
             let n = book.users() + 1;
-            let promised = Amounts {
-                messages: (SIZE / (n * (n + 1)) * 3 / 4).saturating_sub(1),
-                ..Amounts::default()
-            };
-            let left = Amounts {
-                messages: SIZE - book.used.messages,
-                ..Amounts::default()
-            };
-            assert!(book.fits(newcomer, &left, &promised));
+            let promised = messages((SIZE / (n * (n + 1)) * 3 / 4).saturating_sub(1));
+            assert!(book.fits(newcomer, &left(&book), &promised));
         }
         Ok(())
     }
@@ -542,12 +567,12 @@ mod tests {
         let mut book = TestBook::new();
         let a = open(&mut book, 1, 1)?;
         book.hold(a);
-        book.charge_message(a);
+        book.charge_anyway(a, &Amounts::MESSAGE);
         assert_eq!(book.users(), 1);
         assert!(open(&mut book, 1, 1)? == a);
         book.unhold(a);
         assert!(book.is_of(a, 1));
-        book.discharge_message(a);
+        assert_eq!(book.discharge(a, &Amounts::MESSAGE), 1);
         assert!(!book.is_of(a, 1));
         assert_eq!(book.users(), 0);
         // Its memory is used again, by whomever.

@@ -18,8 +18,7 @@ use crate::limits::{Limit, UserRef};
 use crate::message::{discharge_user, Draft};
 use crate::node::NodeRef;
 use crate::peer::{Inner, Peer};
-use crate::quota::{self, Amounts};
-use crate::slices::GRANULE;
+use crate::quota::{self, Amounts, Charged};
 use core::mem;
 use kernel::alloc::KVVec;
 use kernel::list::{List, ListArc};
@@ -129,101 +128,89 @@ struct Woken {
     n_gates: usize,
 }
 
+#[inline]
+fn left_messages(used: &Amounts) -> u32 {
+    MAX_QUEUED.saturating_sub(used.messages)
+}
+
 impl Inner {
-    #[inline]
-    fn left_messages(&self) -> u32 {
-        MAX_QUEUED.saturating_sub(self.book.used().messages)
+    /// What nobody has.
+    fn left(&self) -> Amounts {
+        let used = *self.book.used();
+        Amounts {
+            messages: left_messages(&used),
+            granules: self.left_granules(),
+            ..self.left_extras(&used)
+        }
     }
 
-    /// What nobody has.
-    fn left(&self, pool: usize) -> Amounts {
-        let used = self.book.used();
-        let in_pool = self.slices.in_use().1;
+    #[inline]
+    fn left_granules(&self) -> u32 {
+        self.pool_granules.saturating_sub(self.slices.granules())
+    }
+
+    /// Of handles and files.
+    fn left_extras(&self, used: &Amounts) -> Amounts {
+        let handles = used.handles.saturating_add(self.n_handles() as u32);
         Amounts {
-            messages: self.left_messages(),
-            granules: (pool.saturating_sub(in_pool) / GRANULE) as u32,
-            handles: MAX_PASSED
-                .saturating_sub(used.handles.saturating_add(self.n_handles() as u32)),
+            handles: MAX_PASSED.saturating_sub(handles),
             files: MAX_FILES.saturating_sub(used.files),
+            ..Amounts::default()
         }
     }
 
     /// Charges a message that is to be linked, or all that it will bring. EHOSTUNREACH; EAGAIN; ENXIO
     /// if the sender has lost its handle meanwhile.
-    #[inline]
-    pub(crate) fn book_in(&mut self, draft: &mut Draft) -> Result {
+    #[inline(always)]
+    pub(crate) fn book_in(&mut self, draft: &Draft, from: &Peer, a: AccountRef) -> Result {
         if self.closed || draft.node().refuses(self) {
             return Err(ehostunreach());
         }
-        let charge = &draft.charge;
-        if charge.is_booked() {
+        if draft.is_booked() {
             return Ok(());
         }
-        let a = charge.account;
-        if !self.book.is_of(a, charge.sender) {
-            return Err(ENXIO);
+        let what = draft.amounts();
+        let mut left = Amounts::default();
+        if what.granules != 0 {
+            left.granules = self.left_granules();
         }
-        let what = charge.what;
-        if what == Amounts::MESSAGE {
-            let left = self.left_messages();
-            if !self.book.fits_message(a, left) {
-                return Err(EAGAIN);
-            }
-            self.book.charge_message(a);
-        } else {
-            let left = self.left(draft.node().owner.pool_size());
-            if !self.book.fits(a, &left, &what) {
-                return Err(EAGAIN);
-            }
-            self.charge(a, &what);
+        if what.handles | what.files != 0 {
+            let extras = self.left_extras(self.book.used());
+            (left.handles, left.files) = (extras.handles, extras.files);
         }
-        draft.set_booked();
-        Ok(())
+        let left = |used: &Amounts| Amounts {
+            messages: left_messages(used),
+            ..left
+        };
+        match self.book.charge(a, from.id, left, &what) {
+            Charged::Yes => {
+                draft.set_booked(a);
+                Ok(())
+            }
+            Charged::NoRoom => Err(EAGAIN),
+            Charged::NotHis => Err(ENXIO),
+        }
     }
 
-    fn charge(&mut self, a: AccountRef, what: &Amounts) {
-        self.book.charge_message(a);
-        let rest = Amounts {
-            messages: 0,
-            ..*what
-        };
-        self.book.charge_rest(a, &rest);
-    }
-
-    /// Takes a message's charge back, and that of its user; `all` if it is more than the message alone.
-    /// The account is one that it was charged to.
-    #[inline]
-    pub(crate) fn discharge(&mut self, account: *mut Account, all: Option<&Amounts>) {
-        // SAFETY: Of this book, which is there as long as the peer.
-        let Some(a) = (unsafe { AccountRef::from_ptr(account) }) else {
-            return;
-        };
-        let user = self.book.user(a);
-        if let Some(all) = all {
-            let rest = Amounts {
-                messages: 0,
-                ..*all
-            };
-            self.book.discharge_rest(a, &rest);
-        }
-        self.book.discharge_message(a);
-        discharge_user(user, all.unwrap_or(&Amounts::MESSAGE));
+    /// Takes a message's charge back, and that of its user.
+    #[inline(always)]
+    pub(crate) fn discharge(&mut self, a: AccountRef, what: &Amounts) {
+        discharge_user(self.book.discharge(a, what), what);
     }
 
     /// Charges a message to the peer itself, whatever it has.
-    pub(crate) fn charge_own(&mut self, rest: &Amounts) -> *mut Account {
+    pub(crate) fn charge_own(&mut self, what: &Amounts) -> AccountRef {
         let user = self.book.user(self.own);
         user.charge_anyway(Limit::Messages, 1);
-        user.charge_anyway(Limit::Passed, rest.handles as usize);
-        user.charge_anyway(Limit::Files, rest.files as usize);
-        let a = self.own;
-        self.charge(a, rest);
-        a.as_ptr()
+        user.charge_anyway(Limit::Passed, what.handles as usize);
+        user.charge_anyway(Limit::Files, what.files as usize);
+        self.book.charge_anyway(self.own, what);
+        self.own
     }
 
     /// Whether there is room for more in an account.
-    fn has_room(&mut self, a: AccountRef, what: &Amounts, pool: usize) -> bool {
-        let left = self.left(pool);
+    fn has_room(&mut self, a: AccountRef, what: &Amounts) -> bool {
+        let left = self.left();
         self.book.fits(a, &left, what)
             && (what.granules == 0 || self.slices.could_alloc(what.granules))
     }
@@ -252,7 +239,7 @@ impl Inner {
     }
 
     /// Room came: takes out some of those who may go on, or of all. True if there may be more.
-    fn take_woken(&mut self, pool: usize, all: bool, woken: &mut Woken) -> bool {
+    fn take_woken(&mut self, all: bool, woken: &mut Woken) -> bool {
         for _ in 0..LOOKS {
             let n = self.ring.accounts.len();
             if n == 0 {
@@ -263,7 +250,7 @@ impl Inner {
                 return false;
             };
             let need = self.book.waits(a).need;
-            if !all && !self.has_room(a, &need, pool) {
+            if !all && !self.has_room(a, &need) {
                 self.ring.next = at + 1;
                 continue;
             }
@@ -319,7 +306,7 @@ impl Peer {
                 gates: [const { None }; LOOKS],
                 n_gates: 0,
             };
-            let more = inner.take_woken(self.pool_size(), all, &mut woken);
+            let more = inner.take_woken(all, &mut woken);
             drop(inner);
             for gate in woken.gates.iter().flatten() {
                 gate.open();
@@ -484,7 +471,7 @@ pub(crate) fn enter(
             || node.refuses(&mut inner)
             || !inner.book.is_of(a, sender)
             || matches!(&waiter, Waiter::Handle(h) if h.account() != Some(a))
-            || inner.has_room(a, need, owner.pool_size())
+            || inner.has_room(a, need)
         {
             return Ok(Entered::TryAgain);
         }

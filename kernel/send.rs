@@ -78,7 +78,7 @@ pub(crate) fn send(peer: &Arc<Peer>, cmd: &bus1_cmd_send) -> Result {
 }
 
 /// Sends if there is room. If there is none `full` may be set to the destination that has none.
-#[inline]
+#[inline(always)]
 fn try_send(
     peer: &Arc<Peer>,
     cmd: &bus1_cmd_send,
@@ -166,7 +166,7 @@ fn wait(peer: &Arc<Peer>, dest: u64, need: &Amounts, deadline: u64) -> Result<Op
 
 /// Where a message to an id goes. ENXIO, EPERM; at the first one through a handle EHOSTUNREACH and
 /// ENOMEM, too.
-#[inline]
+#[inline(always)]
 fn target(peer: &Arc<Peer>, dest: u64) -> Result<Target> {
     let inner = peer.inner.lock();
     let (node, account) = inner.resolve(dest)?;
@@ -180,11 +180,12 @@ fn target(peer: &Arc<Peer>, dest: u64) -> Result<Target> {
 }
 
 /// One destination, and bytes alone: the common case.
-#[inline]
+#[inline(always)]
 fn send_plain(peer: &Peer, to: Target, payload: &Payload, priority: u8) -> Result {
-    let mut draft = Draft::new(peer, to, payload.len(), priority)?;
-    draft.fill(payload)?;
-    if let Some(waiter) = draft.link(None)? {
+    let Target { node, account } = to;
+    let mut draft = Draft::new(peer, node, payload.len(), priority)?;
+    draft.fill(peer, account, payload)?;
+    if let Some(waiter) = draft.link(peer, account, None)? {
         waiter.wake();
     }
     Ok(())
@@ -228,16 +229,15 @@ fn send_handle(peer: &Arc<Peer>, cmd: &bus1_cmd_send, payload: &Payload) -> Resu
     let grant = grant(&mut inner, &pass);
     drop(inner);
     let grant = passed(grant?, &pass)?;
-    let to = Target { node, account };
-    let mut draft = Draft::new(peer, to, payload.len(), cmd.priority as u8)?;
-    draft.charge_extras(1, 0)?;
-    draft.fill(payload)?;
-    let waiter = match draft.link_known(&grant) {
+    let mut draft = Draft::new(peer, node, payload.len(), cmd.priority as u8)?;
+    draft.charge_extras(peer, 1, 0)?;
+    draft.fill(peer, account, payload)?;
+    let waiter = match draft.link_known(peer, account, &grant) {
         Ok(waiter) => waiter,
         Err(mut draft) => {
-            draft.book()?;
+            draft.book(peer, account)?;
             draft.admit(&grant)?;
-            draft.link(None)?
+            draft.link(peer, account, None)?
         }
     };
     if let Some(waiter) = waiter {
@@ -287,13 +287,14 @@ impl<'a> Load<'a> {
             }
             stamp = self.stamp.clone();
         }
-        let mut draft = Draft::new(peer, to, self.payload.len(), self.priority)?;
+        let Target { node, account } = to;
+        let mut draft = Draft::new(peer, node, self.payload.len(), self.priority)?;
         let (n_handles, n_files) = (self.grants.len(), self.files.len());
         if n_handles | n_files != 0 {
-            draft.charge_extras(n_handles, n_files)?;
-            draft.book()?;
+            draft.charge_extras(peer, n_handles, n_files)?;
+            draft.book(peer, account)?;
         }
-        draft.fill(self.payload)?;
+        draft.fill(peer, account, self.payload)?;
         if stamp.is_some() || n_files != 0 {
             draft.set_baggage(Baggage::new(&self.files, stamp)?);
         }
@@ -349,12 +350,12 @@ fn finish_once(node: &NodeRef, count: Moving) {
 
 fn send_one(peer: &Arc<Peer>, dest: u64, mut load: Load<'_>) -> Result {
     let to = target(peer, dest)?;
-    let node = to.node.clone();
+    let (node, account) = (to.node.clone(), to.account);
     let mut draft = load.prepare(peer, to)?;
     load.announce(&mut draft)?;
     let moving = load.start_moves(peer)?;
     let once = start_once(peer, dest, &node)?;
-    if let Some(waiter) = draft.link(None)? {
+    if let Some(waiter) = draft.link(peer, account, None)? {
         waiter.wake();
     }
     drop(moving.finish());
@@ -368,7 +369,7 @@ enum Fate {
     Failed(Error),
     /// As [`Inner::resolve`] tells.
     Found(NodeRef, Option<AccountRef>),
-    Ready(Draft),
+    Ready(Draft, AccountRef),
     Linked(Arc<Item<Message>>),
 }
 
@@ -412,10 +413,11 @@ fn prepare_many(
                     Some(account) => Ok(account),
                     None => peer.open_account(*id),
                 };
-                let draft =
-                    account.and_then(|account| load.prepare(peer, Target { node, account }));
+                let draft = account.and_then(|account| {
+                    Ok((load.prepare(peer, Target { node, account })?, account))
+                });
                 match draft {
-                    Ok(draft) => Fate::Ready(draft),
+                    Ok((draft, account)) => Fate::Ready(draft, account),
                     Err(e) if is_dest_error(e) => Fate::Failed(e),
                     Err(e) => return Err(e),
                 }
@@ -433,7 +435,7 @@ fn announce_many(fates: &mut [Fate], load: &Load<'_>) -> Result {
         return Ok(());
     }
     for fate in fates {
-        if let Fate::Ready(draft) = fate {
+        if let Fate::Ready(draft, _) = fate {
             match load.announce(draft) {
                 Ok(()) => (),
                 Err(e) if is_dest_error(e) => *fate = Fate::Failed(e),
@@ -450,7 +452,7 @@ fn start_many(peer: &Arc<Peer>, dests: &[u64], fates: &mut [Fate]) -> Result<KVV
     let mut spent = KVVec::new();
     for (dest, (id, fate)) in dests.iter().zip(fates).enumerate() {
         match fate {
-            Fate::Ready(draft) if draft.node().is_once => {
+            Fate::Ready(draft, _) if draft.node().is_once => {
                 match start_once(peer, *id, draft.node()) {
                     Ok(count) => spent.push(Spent { dest, count }, GFP_KERNEL_ACCOUNT)?,
                     Err(e) => *fate = Fate::Failed(e),
@@ -463,14 +465,14 @@ fn start_many(peer: &Arc<Peer>, dests: &[u64], fates: &mut [Fate]) -> Result<KVV
 }
 
 /// Links what is ready, uncommitted.
-fn link_many(fates: &mut [Fate], commit: &Arc<Commit>) {
+fn link_many(peer: &Peer, fates: &mut [Fate], commit: &Arc<Commit>) {
     for fate in fates {
-        if let Fate::Ready(_) = fate {
-            let Fate::Ready(draft) = mem::replace(fate, Fate::Failed(EAGAIN)) else {
+        if let Fate::Ready(..) = fate {
+            let Fate::Ready(draft, account) = mem::replace(fate, Fate::Failed(EAGAIN)) else {
                 continue;
             };
             let message = draft.message();
-            *fate = match draft.link(Some(commit)) {
+            *fate = match draft.link(peer, account, Some(commit)) {
                 Ok(_) => Fate::Linked(message),
                 Err(e) => Fate::Failed(e),
             };
@@ -524,7 +526,7 @@ fn link_all(
     // From the first link to the commit, or until all is taken back (ORD-4).
     let ordered = cmd.flags & ORDERED != 0;
     let sequence = ordered.then(Sequence::begin).transpose()?;
-    link_many(fates, &commit);
+    link_many(peer, fates, &commit);
     let n_linked = fates
         .iter()
         .filter(|fate| matches!(fate, Fate::Linked(_)))

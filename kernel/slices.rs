@@ -110,6 +110,12 @@ impl Slices {
         (self.n_used, self.used * GRANULE)
     }
 
+    /// The same in granules.
+    #[inline]
+    pub(crate) fn granules(&self) -> u32 {
+        self.used as u32
+    }
+
     /// What is needed before the next [`alloc`](Self::alloc) or [`extend`](Self::extend).
     pub(crate) fn growth(&self) -> Option<Need> {
         // One more than that, so that freeing finds a slot though its own may be retired.
