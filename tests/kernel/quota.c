@@ -691,26 +691,6 @@ static int have_everything(u32 uid, const struct receiver *r, struct peer *a, st
 	return exported;
 }
 
-/* Nothing is charged to a user. What is freed a moment later is waited for. */
-static void nothing_charged(u32 uid)
-{
-	u64 end = test_deadline(10);
-	struct user user;
-	int i;
-
-	for (;;) {
-		if (!user_read(uid, &user))
-			return;
-		for (i = 0; i < N_MAX && !user.used[i]; i++)
-			;
-		if (i == N_MAX)
-			return;
-		if (test_now() > end)
-			FAIL("%s: %llu", limit_names[i], (unsigned long long)user.used[i]);
-		test_sleep_ms(5);
-	}
-}
-
 TEST("RES-1 a user whose peers are closed is charged nothing, when all is received")
 {
 	for (int order = 0; order < 3; order++) {

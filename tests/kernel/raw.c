@@ -543,6 +543,25 @@ int limit_set(u32 uid, int which, u64 max)
 	return (int)r;
 }
 
+void nothing_charged(u32 uid)
+{
+	u64 end = test_deadline(10);
+	struct user user;
+	int i;
+
+	for (;;) {
+		if (!user_read(uid, &user))
+			return;
+		for (i = 0; i < N_MAX && !user.used[i]; i++)
+			;
+		if (i == N_MAX)
+			return;
+		if (test_now() > end)
+			FAIL("%s: %llu", limit_names[i], (unsigned long long)user.used[i]);
+		test_sleep_ms(5);
+	}
+}
+
 size_t pool_for(size_t bytes)
 {
 	size_t granules = (bytes + 63) / 64, page = page_size();

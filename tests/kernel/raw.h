@@ -53,6 +53,8 @@ struct peer peer_of(u32 uid, size_t pool_size);
 bool user_read(u32 uid, struct user *user);
 int limit_set(u32 uid, int which, u64 max);
 extern const char *const limit_names[N_MAX];
+/* Fails unless nothing is charged to a user. What is freed a moment later is waited for. */
+void nothing_charged(u32 uid);
 
 /*
  * The size of a pool that one peer may have so many bytes in, if nobody else has
