@@ -198,7 +198,7 @@ impl UserRef {
     }
 
     /// Charges `n`. EDQUOT.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn charge(self, what: Limit, n: usize) -> Result {
         let user = self.user();
         let n = n as i64;

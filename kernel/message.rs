@@ -367,11 +367,8 @@ impl Message {
     /// What it is charged for.
     #[inline(always)]
     fn amounts(&self) -> Amounts {
-        let mut amounts = Amounts::of_payload(self.len());
         let extras = u32::from(self.extras.load(Relaxed) as u16);
-        amounts.handles = extras & 0xff;
-        amounts.files = extras >> 8;
-        amounts
+        Amounts::of(self.len(), extras & 0xff, extras >> 8)
     }
 
     /// It has a slice that is not user space's.
@@ -460,25 +457,24 @@ impl Message {
 }
 
 impl Amounts {
-    /// Of a message with a payload of that many bytes, and nothing else.
-    #[inline]
-    pub(crate) fn of_payload(len: usize) -> Self {
-        let mut amounts = Self::MESSAGE;
-        if len > INLINE {
-            amounts.granules = len.div_ceil(GRANULE) as u32;
-        }
-        amounts
+    /// Of a message with a payload of that many bytes, handles and files.
+    #[inline(always)]
+    pub(crate) fn of(len: usize, handles: u32, files: u32) -> Self {
+        let granules = if len > INLINE {
+            len.div_ceil(GRANULE) as u32
+        } else {
+            0
+        };
+        Self::new(1, granules, handles, files)
     }
 }
 
 /// What was charged to the user who sent it.
 #[inline]
 pub(crate) fn discharge_user(user: UserRef, what: &Amounts) {
-    if what.handles != 0 {
-        user.discharge(Limit::Passed, what.handles as usize);
-    }
-    if what.files != 0 {
-        user.discharge(Limit::Files, what.files as usize);
+    if what.has_extras() {
+        user.discharge(Limit::Passed, what.handles() as usize);
+        user.discharge(Limit::Files, what.files() as usize);
     }
     // Last: it keeps the user.
     user.discharge(Limit::Messages, 1);

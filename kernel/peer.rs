@@ -13,7 +13,7 @@ use crate::node::{mark_dead, tell_holders, Grant, Node, NodeRef, Use};
 use crate::pool::Pool;
 use crate::queue::Queue;
 use crate::quota::allows;
-use crate::room::{AccountRef, Book, NewAccount, Ring};
+use crate::room::{self, AccountRef, Book, NewAccount, Ring};
 use crate::slices::{Slice, Slices, GRANULE};
 use crate::spare::Spare;
 use core::mem;
@@ -287,7 +287,7 @@ impl Peer {
         let opened = Opened::new(uid)?;
         let user = opened.user();
         let id = NEXT_ID.fetch_add(1, Relaxed);
-        let mut book = Book::new();
+        let mut book = Book::new(&room::all(0));
         let mut new = Some(NewAccount::new(user, uid)?);
         let own = book.open(id, user, uid, &mut new).ok_or(ENOMEM)?;
         book.hold(own);
@@ -540,7 +540,7 @@ impl Peer {
     /// EHOSTUNREACH if its node, which this peer owns, is dead; EMSGSIZE if the pool can never hold it;
     /// EAGAIN if it can not now; and as [`link`](Self::link).
     pub(crate) fn reserve(&self, draft: &Draft, from: &Peer, account: AccountRef) -> Result<Slice> {
-        let granules = draft.amounts().granules;
+        let granules = draft.amounts().granules();
         let mut growth = None;
         loop {
             let mut inner = self.inner.lock();
@@ -711,6 +711,7 @@ impl Peer {
                 let granules = (pages * (PAGE_SIZE / GRANULE)) as u32;
                 inner.slices.extend(granules)?;
                 inner.pool_granules = granules;
+                inner.book.set_all(&room::all(granules));
                 self.pool.populate(pool);
                 return Ok(());
             };

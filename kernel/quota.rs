@@ -9,8 +9,8 @@
 //! > (what the user has) × (number of users, with this one) ≤ what nobody has
 //!
 //! So whatever the others do, and in whatever order they come, the n-th user gets 1 / n(n + 1) of the
-//! whole. One peer may take up to three quarters of what its user may have. See bus1(7) for both
-//! rules with an example.
+//! whole, but for the first sixteenth: that is for whoever comes first, so that few are asked. One peer
+//! may take up to three quarters of what its user may have. See bus1(7) for both rules with an example.
 //!
 //! An account exists as long as a handle that was sent through refers to it, or something is charged to
 //! it. Its memory stays with the book and is used again, so that who has kept its address can find
@@ -21,60 +21,83 @@ use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::prelude::*;
 use kernel::rbtree::{RBTree, RBTreeNode, RBTreeNodeReservation};
 
-/// What is charged.
+/// What is charged. Two to a word, so that all of it is added and compared at once: none comes near to
+/// 32 bits.
 #[derive(Clone, Copy, Default, PartialEq)]
 pub(crate) struct Amounts {
-    pub(crate) messages: u32,
-    /// Of the pool.
-    pub(crate) granules: u32,
-    /// Handles that messages bring, each as often as it is brought.
-    pub(crate) handles: u32,
-    pub(crate) files: u32,
+    /// Messages, and granules of the pool.
+    load: u64,
+    /// Handles that messages bring, each as often as it is brought, and files.
+    extras: u64,
 }
 
 impl Amounts {
-    /// A message without anything.
-    pub(crate) const MESSAGE: Self = Self {
-        messages: 1,
-        granules: 0,
-        handles: 0,
-        files: 0,
-    };
+    /// A message that brings nothing.
+    pub(crate) const MESSAGE: Self = Self::new(1, 0, 0, 0);
+
+    #[inline(always)]
+    pub(crate) const fn new(messages: u32, granules: u32, handles: u32, files: u32) -> Self {
+        Self {
+            load: messages as u64 | (granules as u64) << 32,
+            extras: handles as u64 | (files as u64) << 32,
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn messages(&self) -> u32 {
+        self.load as u32
+    }
+
+    #[inline(always)]
+    pub(crate) fn granules(&self) -> u32 {
+        (self.load >> 32) as u32
+    }
+
+    #[inline(always)]
+    pub(crate) fn handles(&self) -> u32 {
+        self.extras as u32
+    }
+
+    #[inline(always)]
+    pub(crate) fn files(&self) -> u32 {
+        (self.extras >> 32) as u32
+    }
+
+    /// There are handles or files.
+    #[inline(always)]
+    pub(crate) fn has_extras(&self) -> bool {
+        self.extras != 0
+    }
 
     #[inline(always)]
     fn add(&mut self, other: &Self) {
-        self.messages += other.messages;
-        if other.granules != 0 {
-            self.granules += other.granules;
-        }
-        if other.handles | other.files != 0 {
-            self.handles += other.handles;
-            self.files += other.files;
+        self.load += other.load;
+        if other.extras != 0 {
+            self.extras += other.extras;
         }
     }
 
     #[inline(always)]
     fn sub(&mut self, other: &Self) {
-        self.messages -= other.messages;
-        if other.granules != 0 {
-            self.granules -= other.granules;
-        }
-        if other.handles | other.files != 0 {
-            self.handles -= other.handles;
-            self.files -= other.files;
+        self.load -= other.load;
+        if other.extras != 0 {
+            self.extras -= other.extras;
         }
     }
 
     /// The larger of both, of each.
     pub(crate) fn max(&self, other: &Self) -> Self {
-        Self {
-            messages: self.messages.max(other.messages),
-            granules: self.granules.max(other.granules),
-            handles: self.handles.max(other.handles),
-            files: self.files.max(other.files),
-        }
+        Self::new(
+            self.messages().max(other.messages()),
+            self.granules().max(other.granules()),
+            self.handles().max(other.handles()),
+            self.files().max(other.files()),
+        )
     }
 }
+
+/// The part of everything that is for whoever comes first: 1 / LOW.
+const LOW: u32 = 16;
 
 /// Whether one peer may take `more`: it has `peer` already, its user `user` in all, `n` users
 /// have some or are about to, and nobody has `left`.
@@ -202,6 +225,8 @@ pub(crate) struct Book<U, W> {
     all: *mut Account<U, W>,
     free: *mut Account<U, W>,
     used: Amounts,
+    /// As long as no more than this is in use nobody is asked what he has.
+    low: Amounts,
     /// Users who have messages in flight.
     users: u32,
 }
@@ -210,15 +235,29 @@ pub(crate) struct Book<U, W> {
 unsafe impl<U: Send, W: Send> Send for Book<U, W> {}
 
 impl<U: Copy, W: Default> Book<U, W> {
-    pub(crate) fn new() -> Self {
-        Self {
+    /// Of a receiver who can take so much at most.
+    pub(crate) fn new(all: &Amounts) -> Self {
+        let mut book = Self {
             accounts: RBTree::new(),
             shares: RBTree::new(),
             all: ptr::null_mut(),
             free: ptr::null_mut(),
             used: Amounts::default(),
+            low: Amounts::default(),
             users: 0,
-        }
+        };
+        book.set_all(all);
+        book
+    }
+
+    /// How much the receiver can take.
+    pub(crate) fn set_all(&mut self, all: &Amounts) {
+        self.low = Amounts::new(
+            all.messages() / LOW,
+            all.granules() / LOW,
+            all.handles() / LOW,
+            all.files() / LOW,
+        );
     }
 
     /// What is in flight, in all.
@@ -314,7 +353,7 @@ impl<U: Copy, W: Default> Book<U, W> {
     /// Closes an account if nothing refers to it, and nothing is charged to it.
     pub(crate) fn tidy(&mut self, a: AccountRef<U, W>) {
         let account = self.get(a);
-        if account.holds != 0 || account.used.messages != 0 {
+        if account.holds != 0 || account.used.messages() != 0 {
             return;
         }
         let peer = account.peer;
@@ -340,15 +379,16 @@ impl<U: Copy, W: Default> Book<U, W> {
         }
     }
 
-    /// Charges a message that is the sending peer's, whose account it is believed to be. `left` is what
-    /// nobody has. With nothing but messages in `more` this is a few instructions.
+    /// Charges what a peer sends, whose account this is believed to be. `taken` is how much of the pool
+    /// is in use, and `left` tells what nobody has.
     #[inline(always)]
     pub(crate) fn charge(
         &mut self,
         a: AccountRef<U, W>,
         peer: u64,
-        left: impl FnOnce(&Amounts) -> Amounts,
         more: &Amounts,
+        taken: u32,
+        left: impl FnOnce(&Self) -> Amounts,
     ) -> Charged {
         // SAFETY: Of this book, which keeps the memory; and we have `&mut` on the book. The share is no
         // account.
@@ -360,31 +400,40 @@ impl<U: Copy, W: Default> Book<U, W> {
         if account.peer != peer {
             return Charged::NotHis;
         }
-        let left = left(&self.used);
-        let n = self.users + u32::from(share.used.messages == 0);
-        let (has, of) = (&account.used, &share.used);
-        let mut fits = allows(has.messages, of.messages, n, left.messages, 1);
-        if more.granules != 0 {
-            fits &= allows(has.granules, of.granules, n, left.granules, more.granules);
-        }
-        if more.handles | more.files != 0 {
-            fits &= allows(has.handles, of.handles, n, left.handles, more.handles)
-                | (more.handles == 0);
-            fits &= allows(has.files, of.files, n, left.files, more.files) | (more.files == 0);
-        }
-        if !fits {
+        if !self.is_low(more, taken) && !self.fits(a, &left(self), more) {
             return Charged::NoRoom;
         }
-        self.users = n;
-        for used in [&mut account.used, &mut share.used, &mut self.used] {
-            used.add(more);
-        }
+        self.users += u32::from(share.used.messages() == 0);
+        account.used.add(more);
+        share.used.add(more);
+        self.used.add(more);
         Charged::Yes
     }
 
-    /// The same, whether there is room or not.
+    /// So little is in use that nobody is asked.
+    #[inline(always)]
+    fn is_low(&self, more: &Amounts, taken: u32) -> bool {
+        self.used.messages() < self.low.messages()
+            && (more.granules() == 0 || taken + more.granules() <= self.low.granules())
+            && (!more.has_extras()
+                || (self.used.handles() + more.handles() <= self.low.handles()
+                    && self.used.files() + more.files() <= self.low.files()))
+    }
+
+    /// Whether [`charge`](Self::charge) would succeed.
+    pub(crate) fn has_room(
+        &self,
+        a: AccountRef<U, W>,
+        more: &Amounts,
+        taken: u32,
+        left: &Amounts,
+    ) -> bool {
+        self.is_low(more, taken) || self.fits(a, left, more)
+    }
+
+    /// Charges, whether there is room or not.
     pub(crate) fn charge_anyway(&mut self, a: AccountRef<U, W>, more: &Amounts) {
-        self.users += u32::from(self.share(a).used.messages == 0);
+        self.users += u32::from(self.share(a).used.messages() == 0);
         self.get(a).used.add(more);
         self.share_mut(a).used.add(more);
         self.used.add(more);
@@ -400,28 +449,33 @@ impl<U: Copy, W: Default> Book<U, W> {
             let share = &mut *account.share.as_ptr();
             (account, share)
         };
-        for used in [&mut account.used, &mut share.used, &mut self.used] {
-            used.sub(less);
-        }
-        self.users -= u32::from(share.used.messages == 0);
+        account.used.sub(less);
+        share.used.sub(less);
+        self.used.sub(less);
+        self.users -= u32::from(share.used.messages() == 0);
         let user = share.user;
-        if account.used.messages | account.holds == 0 {
+        if account.used.messages() | account.holds == 0 {
             self.tidy(a);
         }
         user
     }
 
-    /// Whether `more` could be charged.
-    pub(crate) fn fits(&self, a: AccountRef<U, W>, left: &Amounts, more: &Amounts) -> bool {
+    /// Whether the rule allows it.
+    #[cold]
+    #[inline(never)]
+    fn fits(&self, a: AccountRef<U, W>, left: &Amounts, more: &Amounts) -> bool {
         // SAFETY: As in `share`.
         let has = unsafe { &(*a.0.as_ptr()).used };
         let of = &self.share(a).used;
-        let n = self.users + u32::from(of.messages == 0);
-        let fits = |has, of, left, more| more == 0 || allows(has, of, n, left, more);
-        fits(has.messages, of.messages, left.messages, more.messages)
-            && fits(has.granules, of.granules, left.granules, more.granules)
-            && fits(has.handles, of.handles, left.handles, more.handles)
-            && fits(has.files, of.files, left.files, more.files)
+        let n = self.users + u32::from(of.messages() == 0);
+        let fits = |what: fn(&Amounts) -> u32| {
+            let more = what(more);
+            more == 0 || allows(what(has), what(of), n, what(left), more)
+        };
+        fits(Amounts::messages)
+            && fits(Amounts::granules)
+            && fits(Amounts::handles)
+            && fits(Amounts::files)
     }
 
     /// Each account that is open, with its peer, its user, and what is charged to it.
@@ -467,21 +521,21 @@ mod tests {
     }
 
     fn messages(n: u32) -> Amounts {
-        Amounts {
-            messages: n,
-            ..Amounts::default()
-        }
+        Amounts::new(n, 0, 0, 0)
     }
 
     fn left(book: &TestBook) -> Amounts {
-        messages(SIZE - book.used.messages)
+        messages(SIZE - book.used.messages())
+    }
+
+    fn book() -> TestBook {
+        TestBook::new(&messages(SIZE))
     }
 
     /// All that an account gets of a queue with so many places; one message at a time.
     fn fill(book: &mut TestBook, a: TestAccount, peer: u64) -> u32 {
         let mut n = 0;
-        let left = |used: &Amounts| messages(SIZE - used.messages);
-        while book.charge(a, peer, left, &Amounts::MESSAGE) == Charged::Yes {
+        while book.charge(a, peer, &Amounts::MESSAGE, 0, left) == Charged::Yes {
             n += 1;
         }
         n
@@ -492,7 +546,7 @@ mod tests {
     /// One after the other takes all it gets, by many peers: the n-th gets its promised share.
     #[test]
     fn users_get_what_is_promised() -> Result {
-        let mut book = TestBook::new();
+        let mut book = book();
         let mut peer = 0;
         for n in 1..=32u32 {
             let mut got = 0;
@@ -514,7 +568,7 @@ mod tests {
     /// A peer gets three quarters of what its user may have, and leaves the rest to another.
     #[test]
     fn a_peer_leaves_some_to_its_user() -> Result {
-        let mut book = TestBook::new();
+        let mut book = book();
         let a = open(&mut book, 1, 7)?;
         let b = open(&mut book, 2, 7)?;
         let first = fill(&mut book, a, 1);
@@ -530,7 +584,7 @@ mod tests {
     #[test]
     fn nobody_is_kept_out() -> Result {
         const USERS: usize = 24;
-        let mut book = TestBook::new();
+        let mut book = book();
         let mut accounts: KVec<TestAccount> = KVec::new();
         for i in 0..USERS {
             let a = open(&mut book, i as u64 + 1, i as u32)?;
@@ -547,7 +601,7 @@ mod tests {
             let r = (seed >> 33) as u32;
             let a = accounts[(r % USERS as u32) as usize];
             let much = messages(1 + (r >> 8) % 20_000);
-            let has = book.get(a).used.messages;
+            let has = book.get(a).used.messages();
             if r & 0x40 != 0 {
                 if book.fits(a, &left(&book), &much) {
                     book.charge_anyway(a, &much);
@@ -564,7 +618,7 @@ mod tests {
 
     #[test]
     fn accounts_come_and_go() -> Result {
-        let mut book = TestBook::new();
+        let mut book = book();
         let a = open(&mut book, 1, 1)?;
         book.hold(a);
         book.charge_anyway(a, &Amounts::MESSAGE);

@@ -128,37 +128,23 @@ struct Woken {
     n_gates: usize,
 }
 
-#[inline]
-fn left_messages(used: &Amounts) -> u32 {
-    MAX_QUEUED.saturating_sub(used.messages)
+/// What a peer with a pool can take.
+pub(crate) const fn all(pool_granules: u32) -> Amounts {
+    Amounts::new(MAX_QUEUED, pool_granules, MAX_PASSED, MAX_FILES)
+}
+
+/// What nobody has, of a receiver who holds so many handles.
+fn left(book: &Book, granules: u32, n_handles: u32) -> Amounts {
+    let used = book.used();
+    Amounts::new(
+        MAX_QUEUED.saturating_sub(used.messages()),
+        granules,
+        MAX_PASSED.saturating_sub(used.handles().saturating_add(n_handles)),
+        MAX_FILES.saturating_sub(used.files()),
+    )
 }
 
 impl Inner {
-    /// What nobody has.
-    fn left(&self) -> Amounts {
-        let used = *self.book.used();
-        Amounts {
-            messages: left_messages(&used),
-            granules: self.left_granules(),
-            ..self.left_extras(&used)
-        }
-    }
-
-    #[inline]
-    fn left_granules(&self) -> u32 {
-        self.pool_granules.saturating_sub(self.slices.granules())
-    }
-
-    /// Of handles and files.
-    fn left_extras(&self, used: &Amounts) -> Amounts {
-        let handles = used.handles.saturating_add(self.n_handles() as u32);
-        Amounts {
-            handles: MAX_PASSED.saturating_sub(handles),
-            files: MAX_FILES.saturating_sub(used.files),
-            ..Amounts::default()
-        }
-    }
-
     /// Charges a message that is to be linked, or all that it will bring. EHOSTUNREACH; EAGAIN; ENXIO
     /// if the sender has lost its handle meanwhile.
     #[inline(always)]
@@ -170,19 +156,10 @@ impl Inner {
             return Ok(());
         }
         let what = draft.amounts();
-        let mut left = Amounts::default();
-        if what.granules != 0 {
-            left.granules = self.left_granules();
-        }
-        if what.handles | what.files != 0 {
-            let extras = self.left_extras(self.book.used());
-            (left.handles, left.files) = (extras.handles, extras.files);
-        }
-        let left = |used: &Amounts| Amounts {
-            messages: left_messages(used),
-            ..left
-        };
-        match self.book.charge(a, from.id, left, &what) {
+        let taken = self.slices.granules();
+        let (n_handles, pool) = (self.n_handles(), self.pool_granules);
+        let left = |book: &Book| left(book, pool - taken, n_handles as u32);
+        match self.book.charge(a, from.id, &what, taken, left) {
             Charged::Yes => {
                 draft.set_booked(a);
                 Ok(())
@@ -202,17 +179,22 @@ impl Inner {
     pub(crate) fn charge_own(&mut self, what: &Amounts) -> AccountRef {
         let user = self.book.user(self.own);
         user.charge_anyway(Limit::Messages, 1);
-        user.charge_anyway(Limit::Passed, what.handles as usize);
-        user.charge_anyway(Limit::Files, what.files as usize);
+        user.charge_anyway(Limit::Passed, what.handles() as usize);
+        user.charge_anyway(Limit::Files, what.files() as usize);
         self.book.charge_anyway(self.own, what);
         self.own
     }
 
     /// Whether there is room for more in an account.
     fn has_room(&mut self, a: AccountRef, what: &Amounts) -> bool {
-        let left = self.left();
-        self.book.fits(a, &left, what)
-            && (what.granules == 0 || self.slices.could_alloc(what.granules))
+        let taken = self.slices.granules();
+        let left = left(
+            &self.book,
+            self.pool_granules - taken,
+            self.n_handles() as u32,
+        );
+        self.book.has_room(a, what, taken, &left)
+            && (what.granules() == 0 || self.slices.could_alloc(what.granules()))
     }
 
     #[inline]
@@ -284,7 +266,7 @@ impl Peer {
     #[inline]
     pub(crate) fn unlock_room<'a>(&'a self, inner: Guard<'a, Inner, SpinLockBackend>) {
         if inner.has_waiters() {
-            let all = inner.closed || inner.book.used().messages == 0;
+            let all = inner.closed || inner.book.used().messages() == 0;
             self.tell_room(inner, all);
         }
     }

@@ -103,11 +103,7 @@ fn try_send(
 
 /// What a message would take at a receiver.
 fn need(cmd: &bus1_cmd_send, payload: &Payload) -> Amounts {
-    Amounts {
-        handles: cmd.n_handles,
-        files: cmd.n_fds,
-        ..Amounts::of_payload(payload.len())
-    }
+    Amounts::of(payload.len(), cmd.n_handles, cmd.n_fds)
 }
 
 /// The same for who wants to know when there is room, or waits for it.
