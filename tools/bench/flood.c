@@ -47,14 +47,14 @@ static int send_cmd(int fd, const struct bus1_cmd_send *c)
 	return ioctl(fd, BUS1_CMD_SEND, c) < 0 ? -errno : 0;
 }
 
-/* As often as it goes; what stops it is that there is no room. */
+/* As often as it goes: what stops it is that there is no room, or a limit of the user's. */
 static int send_all(int fd, const struct bus1_cmd_send *c)
 {
 	int r;
 
 	while (!(r = send_cmd(fd, c)))
 		;
-	return r == -EAGAIN ? 0 : r;
+	return r == -EAGAIN || r == -EDQUOT ? 0 : r;
 }
 
 /* All that one peer can get of everything, and a notice for when there is more. */
