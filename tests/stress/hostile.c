@@ -277,6 +277,7 @@ static void serve(struct server *s)
 	for (u32 i = 0; i < cmd.n_msgs; i++) {
 		const struct bus1_msg *m = &s->m[i];
 		const struct bus1_handle *h = (const void *)((u8 *)s->buf + m->handles);
+		bool spent = false;
 
 		if (m->type != BUS1_MSG_DATA)
 			continue;
@@ -285,11 +286,13 @@ static void serve(struct server *s)
 				      (u8 *)s->buf + m->offset, m->len);
 			CHECK(!r || r == -EAGAIN || r == -EHOSTUNREACH || r == -EMSGSIZE ||
 			      r == -EDQUOT);
+			/* A one-shot handle goes with what is sent through it. */
+			spent = !r && h->flags & BUS1_HANDLE_ONCE;
 		}
 		if (m->slice)
 			s->slices[s->n_slices++] = m->slice;
 		for (u32 k = 0; k < m->n_handles; k++)
-			if (!(h[k].flags & BUS1_HANDLE_OWN))
+			if (!(h[k].flags & BUS1_HANDLE_OWN) && !spent)
 				OK(release(&s->p, h[k].id));
 	}
 	if (s->n_slices)
