@@ -507,7 +507,7 @@ static ssize_t users_write(struct file *file, struct kobject *kobj,
 			   const struct bin_attribute *attr, char *from,
 			   loff_t offset, size_t count)
 {
-	char text[64], name[16], value[16];
+	char text[64], name[16], value[16], more;
 	long max = -1;
 	u32 uid, n;
 	int i, r;
@@ -516,7 +516,7 @@ static ssize_t users_write(struct file *file, struct kobject *kobj,
 		return -EINVAL;
 	memcpy(text, from, count);
 	text[count] = 0;
-	if (sscanf(text, "%u %15s %15s", &uid, name, value) != 3)
+	if (sscanf(text, "%u %15s %15s %c", &uid, name, value, &more) != 3)
 		return -EINVAL;
 	i = match_string(bus1_limit_names, BUS1_LIMIT_N, name);
 	if (i < 0)

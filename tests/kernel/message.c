@@ -169,7 +169,7 @@ TEST("MSG-1 a payload of many parts is their concatenation")
 TEST_TIMEOUT("MSG-1 the largest payload fits, and no larger one is taken", 120)
 {
 	enum { PART = 65536 };
-	struct pair t = pair_new(BUS1_MAX_PAYLOAD);
+	struct pair t = pair_new(pool_for(BUS1_MAX_PAYLOAD));
 	static u8 part[PART + 1];
 	static struct bus1_iovec iov[BUS1_MAX_IOVS];
 	struct bus1_cmd_send cmd = {
@@ -186,7 +186,7 @@ TEST_TIMEOUT("MSG-1 the largest payload fits, and no larger one is taken", 120)
 	iov[BUS1_MAX_IOVS - 1].len--;
 
 	OK(send_cmd(&t.a, &cmd));
-	/* The pool is full of it. */
+	/* One peer may have no more. */
 	FAILS(&t, (&(struct bus1_cmd_send){ .dest = t.to_b, .data = PTR(part), .len = PART }),
 	      EAGAIN);
 	OK(recv_now(&t.b, &in));
@@ -449,11 +449,18 @@ TEST("MSG-1 a send says exactly one destination and one payload")
 		{ .dest = t.to_b, .flags = BUS1_SEND_PARTIAL },
 		{ .dest = t.to_b, .flags = BUS1_SEND_ORDERED },
 		{ .dest = t.to_b, .fds = PTR(errors) },
+		{ .dest = t.to_b, .deadline = 1 },
+		{ .dest = t.to_b, .flags = BUS1_SEND_NOTIFY, .deadline = UINT64_MAX },
+		{ .dest = t.to_b, .flags = BUS1_SEND_WAIT | BUS1_SEND_NOTIFY },
+		{ .dests = PTR(dests), .n_dests = 1,
+		  .flags = BUS1_SEND_WAIT | BUS1_SEND_NOTIFY },
+		{ .dests = PTR(dests), .n_dests = 1,
+		  .flags = BUS1_SEND_WAIT | BUS1_SEND_PARTIAL },
 	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
 		FAILS(&t, &bad[i], EINVAL);
-	for (int i = 2; i < 64; i++) {
+	for (int i = 4; i < 64; i++) {
 		FAILS(&t, (&(struct bus1_cmd_send){ .dest = t.to_b, .flags = 1ULL << i }), EINVAL);
 		FAILS(&t, (&(struct bus1_cmd_send){ .dests = PTR(dests), .n_dests = 1,
 						    .flags = 1ULL << i }), EINVAL);
@@ -537,18 +544,20 @@ TEST("MSG-3 what is small travels inline, to a peer that has no pool")
 TEST("MSG-1 a message that no pool of the receiver holds is refused at once")
 {
 	/* Not queued, where it would block what comes after it forever. */
-	struct pair t = pair_new(2 * page_size());
+	struct pair t = pair_new(8 * page_size());
+	size_t most = 3 * page_size();
 	static u8 data[1 << 16];
 
-	for (size_t n = 2 * page_size() + 1; n <= sizeof(data); n += 7919)
+	EQ(pool_for(most), 8 * page_size());
+	for (size_t n = most + 1; n <= sizeof(data); n += 7919)
 		FAILS(&t, (&(struct bus1_cmd_send){
 			.dest = t.to_b, .data = PTR(data), .len = n }), EMSGSIZE);
 	/* While some of the pool is in use, too. */
 	OK(send_data(&t.a, t.to_b, data, page_size()));
 	FAILS(&t, (&(struct bus1_cmd_send){
-		.dest = t.to_b, .data = PTR(data), .len = 2 * page_size() + 1 }), EMSGSIZE);
+		.dest = t.to_b, .data = PTR(data), .len = most + 1 }), EMSGSIZE);
 	FAILS(&t, (&(struct bus1_cmd_send){
-		.dest = t.to_b, .data = PTR(data), .len = 2 * page_size() }), EAGAIN);
+		.dest = t.to_b, .data = PTR(data), .len = most }), EAGAIN);
 	OK(send_str(&t.a, t.to_b, "small"));
 	{
 		struct in in;
@@ -557,8 +566,8 @@ TEST("MSG-1 a message that no pool of the receiver holds is refused at once")
 		OK(slice_release(&t.b, in.m.slice));
 	}
 	GOT_TEXT(&t.b, t.nb, "small");
-	/* As large as the pool is: that fits, when it is empty. */
-	OK(send_data(&t.a, t.to_b, data, 2 * page_size()));
+	/* As much as one peer may have: that fits, when nobody has any. */
+	OK(send_data(&t.a, t.to_b, data, most));
 }
 
 TEST("MSG-1 a full queue says EAGAIN, and takes more when something left it")

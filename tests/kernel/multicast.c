@@ -27,7 +27,7 @@ static struct group group_new(size_t pool_size)
 
 TEST("MSG-2 a multicast is one copy for each destination")
 {
-	struct group g = group_new(1 << 18);
+	struct group g = group_new(pool_for(100000));
 	size_t sizes[] = { 0, 5, 5000, 100000 };
 	static u8 data[100000];
 	struct in in;
@@ -348,7 +348,7 @@ TEST("MSG-2 errors[] that can not be written, and nothing is sent")
 
 TEST("MSG-2 a pool that is full fails its own copy only")
 {
-	struct group g = group_new(1 << 16);
+	struct group g = group_new(pool_for(40000));
 	static u8 data[40000];
 	s32 errors[N] = {};
 
@@ -395,7 +395,7 @@ TEST_TIMEOUT("MSG-2 a destination dies meanwhile, all get it, or none", 120)
 	u8 data[5000] = {};
 
 	for (unsigned int round = 0; round < test_rounds(120); round++) {
-		struct dying t = { .g = group_new(1 << 16), .how = round & 1 };
+		struct dying t = { .g = group_new(1 << 18), .how = round & 1 };
 		size_t len = round & 2 ? 5 : sizeof(data);
 		struct test_thread thread;
 		unsigned int sent = 0;

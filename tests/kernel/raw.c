@@ -493,6 +493,123 @@ int drop_now(const struct peer *p, struct bus1_msg *m)
 	return recv_cmd(p, &cmd);
 }
 
+struct peer peer_of(u32 uid, size_t pool_size)
+{
+	struct peer p;
+
+	if (geteuid())
+		SKIP("only for root");
+	OK(SYS(seteuid(uid)));
+	p = peer_new(pool_size);
+	OK(SYS(seteuid(0)));
+	return p;
+}
+
+const char *const limit_names[N_MAX] = {
+	"peers", "nodes", "handles", "messages", "passed", "files", "pages",
+};
+
+static const char users_path[] = "/sys/class/misc/bus1/users";
+
+bool user_read(u32 uid, struct user *user)
+{
+	FILE *f = fopen(users_path, "re");
+	bool found = false;
+	char line[400];
+
+	CHECK(f);
+	while (fgets(line, sizeof(line), f)) {
+		char *s = line;
+
+		if (strtoul(s, &s, 10) != uid)
+			continue;
+		CHECK(!found);
+		found = true;
+		for (int i = 0; i < N_MAX; i++) {
+			user->used[i] = strtoull(s, &s, 10);
+			EQ(*s++, '/');
+			user->max[i] = strtoull(s, &s, 10);
+		}
+		EQ(*s, '\n');
+	}
+	fclose(f);
+	return found;
+}
+
+int limit_set(u32 uid, int which, u64 max)
+{
+	char line[64];
+	ssize_t r;
+	int fd;
+
+	if (max == LIMIT_DEFAULT)
+		snprintf(line, sizeof(line), "%u %s default\n", uid, limit_names[which]);
+	else
+		snprintf(line, sizeof(line), "%u %s %llu\n", uid, limit_names[which],
+			 (unsigned long long)max);
+	fd = open(users_path, O_WRONLY | O_CLOEXEC);
+	if (fd < 0)
+		return -errno;
+	r = write(fd, line, strlen(line));
+	r = r < 0 ? -errno : 0;
+	close(fd);
+	return (int)r;
+}
+
+void nothing_charged(u32 uid)
+{
+	u64 end = test_deadline(10);
+	struct user user;
+	int i;
+
+	for (;;) {
+		if (!user_read(uid, &user))
+			return;
+		for (i = 0; i < N_MAX && !user.used[i]; i++)
+			;
+		if (i == N_MAX)
+			return;
+		if (test_now() > end)
+			FAIL("%s: %llu", limit_names[i], (unsigned long long)user.used[i]);
+		test_sleep_ms(5);
+	}
+}
+
+size_t pool_for(size_t bytes)
+{
+	size_t granules = (bytes + 63) / 64, page = page_size();
+
+	return ((granules * 8 + 2) / 3 * 64 + page - 1) / page * page;
+}
+
+u32 fill_pool(const struct peer *p, u64 node, u8 byte, u64 *slices, u32 max)
+{
+	size_t left = p->pool_size - peer_info(p).pool_used;
+	size_t inl = peer_info(p).max_inline;
+	u8 *data = malloc(p->pool_size);
+	struct in in;
+	u32 n = 0;
+
+	CHECK(data);
+	memset(data, byte, p->pool_size);
+	for (;;) {
+		size_t len = left / 64 * 3 / 8 * 64;
+
+		if (len <= inl) {
+			/* Any slice is larger. */
+			ERR(send_data(p, node, data, inl + 1), EAGAIN);
+			free(data);
+			return n;
+		}
+		OK(send_data(p, node, data, len));
+		OK(recv_now(p, &in));
+		EQ(in.m.len, len);
+		LT(n, max);
+		slices[n++] = in.m.slice;
+		left -= len;
+	}
+}
+
 u32 fill_queue(const struct peer *p, u64 dest)
 {
 	u64 dests[BUS1_MAX_DESTS];

@@ -37,6 +37,31 @@ void peer_close(struct peer *p);
 const u8 *pool_map(int fd, size_t size);
 struct bus1_cmd_info peer_info(const struct peer *p);
 
+/*
+ * For tests that run as root. A peer of another user's; what a user has, and may
+ * have at most, as /sys/class/misc/bus1/users tells, in the order of its
+ * columns (false: it is not there); a limit of a user's own, or LIMIT_DEFAULT.
+ */
+enum { MAX_PEERS, MAX_NODES, MAX_HANDLES, MAX_MESSAGES, MAX_PASSED, MAX_FILES, MAX_PAGES, N_MAX };
+
+struct user {
+	u64 used[N_MAX], max[N_MAX];
+};
+
+#define LIMIT_DEFAULT UINT64_MAX
+struct peer peer_of(u32 uid, size_t pool_size);
+bool user_read(u32 uid, struct user *user);
+int limit_set(u32 uid, int which, u64 max);
+extern const char *const limit_names[N_MAX];
+/* Fails unless nothing is charged to a user. What is freed a moment later is waited for. */
+void nothing_charged(u32 uid);
+
+/*
+ * The size of a pool that one peer may have so many bytes in, if nobody else has
+ * any: three eighths of it, in granules of 64 (RES-2).
+ */
+size_t pool_for(size_t bytes);
+
 /* One command. With another size of its struct: raw_sized(). */
 int raw(const struct peer *p, unsigned long cmd, void *arg);
 int raw_sized(const struct peer *p, unsigned long cmd, size_t size, void *arg);
@@ -119,6 +144,13 @@ int drop_now(const struct peer *p, struct bus1_msg *m);
  */
 u32 fill_queue(const struct peer *p, u64 dest);
 u32 drain(const struct peer *p);
+
+/*
+ * Slices that p sends to a node of its own and receives, each the largest that
+ * there is room for, until there is no room for any, and how many these
+ * are. They are given back by their ids. All of it is `byte`.
+ */
+u32 fill_pool(const struct peer *p, u64 node, u8 byte, u64 *slices, u32 max);
 
 /* EPOLL* bits that poll says now. */
 u32 poll_now(const struct peer *p);

@@ -14,6 +14,7 @@
  *   fanout      jobs that send one message to many
  *   scale       a job in a peer that holds many handles
  *   death       a job that destroys a node with many holders
+ *   flood       a job that does round trips while other users flood the server
  *   report      text and JSON
  *
  * It uses the raw ABI, so that it measures the kernel and no library.
@@ -159,6 +160,11 @@ int job_scale(struct job **out, size_t count);
 
 /* Destroy a node that `count` peers hold: one operation for each of them. */
 int job_death(struct job **out, size_t count);
+
+/* flood */
+
+/* Round trips of one user, of `count` in all: the others flood the server. For root. */
+int job_flood(struct job **out, size_t count);
 
 /* bus1, for all of the above; each returns what the ioctl gave */
 

@@ -64,6 +64,7 @@ static const struct many_work {
 	{ "fanout", "seqpacket", job_fanout_socket, { 1, 4, 16, 64 }, 64, 0, true },
 	{ "scale", "bus1", job_scale, { 10, 1000, 100000 }, 1000, 10, false },
 	{ "death", "bus1", job_death, { 10, 100, 1000, 10000 }, 1000, 1000, true },
+	{ "flooded", "bus1", job_flood, { 1, 9 }, 9, 1, false },
 };
 
 static const struct bar bars[] = {
@@ -81,6 +82,7 @@ static const struct bar bars[] = {
 	{ .work = "fanout", .count = 64, .limit = 0.6, .title = "64 B to 64 peers, to 64 sends" },
 	{ .work = "scale", .count = 100000, .limit = 1.3, .title = "with 100,000 handles, to with 10" },
 	{ .work = "death", .count = 10000, .limit = 1.2, .title = "death, per holder: of 10,000, to of 1,000" },
+	{ .work = "flooded", .count = 9, .limit = 1.3, .title = "round trip, 8 users flood, to none" },
 };
 
 static struct options {
@@ -369,7 +371,7 @@ static void usage(FILE *f)
 		"  --touch         also with both sides going through every byte\n"
 		"  --filter WORK   only these, separated by commas: sendrecv, roundtrip,\n"
 		"                  sendrecv-touch, roundtrip-touch, large, large-touch, life,\n"
-		"                  pass, fanout, scale, death\n"
+		"                  pass, fanout, scale, death, flooded\n"
 		"  --rounds N      operations in a batch (400; fewer for large payloads)\n"
 		"  --json          write JSON\n"
 		"  --check         exit with 1 if a bar is missed\n"
@@ -378,7 +380,8 @@ static void usage(FILE *f)
 		"                  seqpacket, stream or pipe, for large also bus1-memfd or\n"
 		"                  bus1-buffer; WORK may also be life-quiet or\n"
 		"                  pass-new; SIZE of fanout, scale and death is how many\n"
-		"                  receivers, handles and holders there are\n"
+		"                  receivers, handles and holders there are, of flooded how\n"
+		"                  many users\n"
 		"  --help          this text\n"
 		"\n"
 		"Of fanout only the sending is counted, of death only the destroying.\n"

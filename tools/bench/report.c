@@ -240,6 +240,9 @@ void report_text(FILE *f, const struct report *r)
 	print_many(f, r, "scale",
 		   "Send, look up and release, in a peer with many handles; beside it the ratio to 10", "handles");
 	print_many(f, r, "death", "Destroy a node, per holder; beside it the ratio to 1,000", "holders");
+	print_many(f, r, "flooded",
+		   "Round trip in one thread, as all users but one flood the server; beside it the ratio to 1",
+		   "users");
 	print_bars(f, r);
 }
 

@@ -1,0 +1,756 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * RES-1, RES-2, RES-4: how users share what a receiver has, and what they may
+ * have in all. Users are numbers from USER on, which nobody else has.
+ */
+#include "raw.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum {
+	USER = 7100,
+	POOL = 1 << 20,
+	GRANULE = 64,
+	MAX_PEERS_OF_USER = 24,
+};
+
+/* A receiver, of root's, that does not read by itself. */
+struct receiver {
+	struct peer p;
+	u64 node;
+};
+
+static struct receiver receiver_new(size_t pool)
+{
+	struct receiver r = { .p = peer_new(pool) };
+
+	r.node = node_new(&r.p, 1);
+	return r;
+}
+
+/* Messages that take `n` of something at once, and nothing else but a place each. */
+static int take_messages(const struct peer *p, u64 h, u32 n)
+{
+	u64 dests[BUS1_MAX_DESTS];
+
+	for (u32 i = 0; i < n; i++)
+		dests[i] = h;
+	return send_many(p, 0, dests, n, NULL, "");
+}
+
+static int take_pool(const struct peer *p, u64 h, u32 n)
+{
+	static u8 bytes[POOL];
+
+	return send_data(p, h, bytes, n * GRANULE);
+}
+
+/* The receiver's own node, so that its table does not grow. */
+static int take_handles(const struct peer *p, u64 h, u32 n)
+{
+	u64 ids[BUS1_MAX_HANDLES];
+
+	for (u32 i = 0; i < n; i++)
+		ids[i] = h;
+	return send_ids(p, h, ids, n);
+}
+
+static int take_files(const struct peer *p, u64 h, u32 n)
+{
+	static int file = -1;
+	s32 fds[BUS1_MAX_FDS];
+
+	if (file < 0)
+		file = (int)OK(SYS(open("/dev/null", O_RDONLY | O_CLOEXEC)));
+	for (u32 i = 0; i < n; i++)
+		fds[i] = file;
+	return send_fds(p, h, fds, n);
+}
+
+static const struct kind {
+	const char *name;
+	int (*take)(const struct peer *p, u64 h, u32 n);
+	u32 all, most, least;		/* of a receiver; in one step */
+} kinds[] = {
+	{ "messages", take_messages, 1 << 16, BUS1_MAX_DESTS, 1 },
+	{ "pool", take_pool, POOL / GRANULE, POOL / GRANULE / 8 * 3, 2 },
+	{ "handles", take_handles, 1 << 17, BUS1_MAX_HANDLES, 1 },
+	{ "files", take_files, 1 << 14, BUS1_MAX_FDS, 1 },
+};
+
+/* All that a peer gets. */
+static u32 take_all(const struct kind *k, const struct peer *p, u64 h)
+{
+	u32 got = 0;
+	int r;
+
+	for (u32 step = k->most;; step = step / 2 > k->least ? step / 2 : k->least) {
+		while (!(r = k->take(p, h, step)))
+			LE(got += step, k->all);
+		ERR(r, EAGAIN);
+		if (step == k->least)
+			return got;
+	}
+}
+
+struct user_peers {
+	struct peer p[MAX_PEERS_OF_USER];
+	u64 h[MAX_PEERS_OF_USER];
+	u32 n;
+};
+
+/* A new peer of the user's, which can send to the receiver. */
+static u32 add_peer(struct user_peers *u, u32 uid, const struct receiver *r)
+{
+	LT(u->n, MAX_PEERS_OF_USER);
+	u->p[u->n] = peer_of(uid, 0);
+	u->h[u->n] = grant(&r->p, r->node, &u->p[u->n]);
+	return u->n++;
+}
+
+static void close_peers(struct user_peers *u)
+{
+	while (u->n)
+		peer_close(&u->p[--u->n]);
+}
+
+/* All that a user gets, by as many peers as it takes. */
+static u32 user_takes_all(const struct kind *k, struct user_peers *u, u32 uid,
+			  const struct receiver *r)
+{
+	u32 got = 0, more, i;
+
+	do {
+		i = add_peer(u, uid, r);
+		more = take_all(k, &u->p[i], u->h[i]);
+		got += more;
+	} while (more);
+	return got;
+}
+
+static void many_files(void)
+{
+	struct rlimit limit = { 4096, 4096 };
+
+	if (geteuid())
+		SKIP("only for root");
+	OK(SYS(setrlimit(RLIMIT_NOFILE, &limit)));
+}
+
+/*
+ * The rule, to the last message: the n-th user has a share of 1 / (n + 1) of what
+ * the others left, and that is 1 / n(n + 1) of all when each took all it could.
+ */
+static void formula(const struct kind *k)
+{
+	enum { USERS = 32 };
+	static struct user_peers u[USERS];
+	struct receiver r = receiver_new(k->take == take_pool ? POOL : 0);
+	u32 left = k->all, got;
+
+	many_files();
+	/* The first one gets as many handles as its own limit would be. */
+	OK(limit_set(USER + 1, MAX_PASSED, k->all));
+	for (u32 n = 1; n <= USERS; n++) {
+		got = user_takes_all(k, &u[n - 1], USER + n, &r);
+		if (got > left / (n + 1))
+			FAIL("%s: user %u got %u of %u", k->name, n, got, left);
+		/* What a peer without any can not take is less than four thirds of a step. */
+		if (got + 4 * k->least / 3 + 1 < left / (n + 1))
+			FAIL("%s: user %u got only %u of %u", k->name, n, got, left);
+		GE(left, k->all / n);
+		left -= got;
+	}
+	/* They have it as long as it is not received, their peers or not. */
+	for (u32 n = 1; n <= USERS; n++) {
+		for (u32 i = 0; i < u[n - 1].n; i++)
+			if (k->least == 1)
+				ERR(k->take(&u[n - 1].p[i], u[n - 1].h[i], k->most), EAGAIN);
+		close_peers(&u[n - 1]);
+	}
+	peer_close(&r.p);
+	OK(limit_set(USER + 1, MAX_PASSED, LIMIT_DEFAULT));
+}
+
+TEST_TIMEOUT("RES-2 the n-th user has 1 in n(n + 1) of the queue, for 1 to 32 users", 120)
+{
+	formula(&kinds[0]);
+}
+
+TEST_TIMEOUT("RES-2 the n-th user has 1 in n(n + 1) of the pool, for 1 to 32 users", 120)
+{
+	formula(&kinds[1]);
+}
+
+TEST_TIMEOUT("RES-2 the n-th user has 1 in n(n + 1) of the handles, for 1 to 32 users", 120)
+{
+	formula(&kinds[2]);
+}
+
+TEST_TIMEOUT("RES-2 the n-th user has 1 in n(n + 1) of the files, for 1 to 32 users", 120)
+{
+	formula(&kinds[3]);
+}
+
+TEST("RES-2 one peer leaves a quarter of what its user may have to the others")
+{
+	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++) {
+		const struct kind *k = &kinds[i];
+		struct receiver r = receiver_new(k->take == take_pool ? POOL : 0);
+		struct user_peers u = {};
+		u32 first, second;
+
+		add_peer(&u, USER, &r);
+		add_peer(&u, USER, &r);
+		first = take_all(k, &u.p[0], u.h[0]);
+		second = take_all(k, &u.p[1], u.h[1]);
+		LE(first, k->all / 8 * 3);
+		GE(first + k->least, k->all / 8 * 3);
+		LE(second, k->all / 32 * 3 + 1);
+		GE(second + k->least, k->all / 32 * 3);
+		close_peers(&u);
+		peer_close(&r.p);
+	}
+}
+
+static u32 rnd(u32 n)
+{
+	static u32 state = 7;
+
+	state = state * 1664525 + 1013904223;
+	return (state >> 8) % n;
+}
+
+/* That n messages would go, and sends none: the last destination is not known. */
+static bool could_send(const struct peer *p, u64 h, u32 n)
+{
+	u64 dests[BUS1_MAX_DESTS];
+	s32 errors[BUS1_MAX_DESTS];
+	int r;
+
+	for (u32 i = 0; i < n; i++)
+		dests[i] = h;
+	dests[n] = 12345;
+	r = send_many(p, 0, dests, n + 1, errors, "");
+	CHECK(r == -ENXIO || r == -EAGAIN);
+	return r == -ENXIO;
+}
+
+TEST_TIMEOUT("RES-2 whoever comes finds its share, in whatever order others take and leave", 120)
+{
+	enum { USERS = 12 };
+	struct receiver r = receiver_new(0);
+	struct user_peers u[USERS] = {}, late = {};
+	static struct bus1_msg msgs[BUS1_MAX_MSGS];
+	u64 buf[64];
+	u32 probes = 0, full = 0;
+
+	many_files();
+	for (u32 i = 0; i < USERS; i++)
+		add_peer(&u[i], USER + i, &r);
+	add_peer(&late, USER + USERS, &r);
+	for (unsigned int round = 0; round < test_rounds(1500); round++) {
+		u32 i = rnd(USERS), n = USERS, share;
+
+		if (rnd(5)) {
+			if (take_messages(&u[i].p[0], u[i].h[0], 1 + rnd(BUS1_MAX_DESTS)))
+				full++;
+		} else {
+			struct bus1_cmd_recv cmd = {
+				.flags = BUS1_RECV_NONBLOCK, .msgs = PTR(msgs),
+				.n_msgs = 1 + rnd(BUS1_MAX_MSGS), .msg_size = sizeof(msgs[0]),
+				.buf = PTR(buf), .buf_size = sizeof(buf) };
+
+			recv_cmd(&r.p, &cmd);
+		}
+		/* Of what is promised to one more than there can be, a peer's part. */
+		share = (1 << 16) / ((n + 1) * (n + 2)) * 3 / 4 - 1;
+		LT(share, BUS1_MAX_DESTS);
+		CHECK(could_send(&late.p[0], late.h[0], share));
+		probes++;
+	}
+	if (test_slow() == 1)
+		GT(full, probes / 20);
+}
+
+/* What is in flight of all users of the test, which are n. */
+static u64 in_flight(u32 n, int which)
+{
+	struct user user;
+	u64 sum = 0;
+
+	for (u32 i = 0; i < n; i++)
+		if (user_read(USER + i, &user))
+			sum += user.used[which];
+	return sum;
+}
+
+TEST("RES-2 a receiver that never reads costs its senders nothing elsewhere")
+{
+	const struct kind *k = &kinds[0];
+	struct receiver deaf = receiver_new(0), other = receiver_new(0);
+	struct user_peers x = {}, y = {};
+	u64 h;
+
+	/* All that one user can have there, and a second one still has its share. */
+	user_takes_all(k, &x, USER, &deaf);
+	add_peer(&y, USER + 1, &deaf);
+	GE(take_all(k, &y.p[0], y.h[0]) + 2, (1 << 16) / 6 * 3 / 4);
+	h = grant(&other.p, other.node, &x.p[0]);
+	EQ(take_all(k, &x.p[0], h), (1 << 16) / 8 * 3);
+	EQ(drain(&other.p), (1 << 16) / 8 * 3);
+	/* There is a notice of room at the one; none at the other. */
+	EQ(take_all(k, &x.p[0], h), (1 << 16) / 8 * 3);
+	ERR(send_cmd(&x.p[0], &(struct bus1_cmd_send){
+		.flags = BUS1_SEND_NOTIFY, .dest = x.h[0] }), EAGAIN);
+	ERR(send_cmd(&x.p[0], &(struct bus1_cmd_send){
+		.flags = BUS1_SEND_NOTIFY, .dest = h }), EAGAIN);
+	EQ(drain(&other.p), (1 << 16) / 8 * 3);
+	got_notice(__FILE__, __LINE__, &x.p[0], BUS1_MSG_WRITABLE, h, 0, false);
+	NOTHING(&x.p[0]);
+	close_peers(&x);
+	close_peers(&y);
+}
+
+TEST_TIMEOUT("RES-1 RES-2 what a receive faults on is charged to the receiver", 120)
+{
+	struct peer b = peer_of(USER, 0);
+	struct receiver r = { .p = b, .node = node_new(&b, 1) };
+	struct user_peers u = {};
+	static struct bus1_msg msgs[BUS1_MAX_MSGS];
+	u64 buf[64];
+	struct user own, sender;
+	u32 queued, rounds = test_rounds(400);
+	/* At the first message, at the last one, at what is written after all of them. */
+	u64 bad[] = { 8, PTR((u8 *)edge_alloc(sizeof(msgs)) + sizeof(msgs[0])) };
+	struct bus1_cmd_recv cmd = {
+		.flags = BUS1_RECV_NONBLOCK, .msgs = PTR(msgs), .n_msgs = BUS1_MAX_MSGS,
+		.msg_size = sizeof(msgs[0]), .buf = PTR(buf), .buf_size = sizeof(buf) };
+	struct bus1_cmd_recv *unwritable = read_only(&cmd, sizeof(cmd));
+
+	add_peer(&u, USER + 1, &r);
+	take_all(&kinds[0], &u.p[0], u.h[0]);
+	EQ(in_flight(2, MAX_MESSAGES), peer_info(&b).n_queued);
+	for (u32 i = 0; i < rounds; i++) {
+		struct bus1_cmd_recv now = cmd;
+
+		now.msgs = bad[i % 2];
+		ERR(recv_cmd(&b, i % 3 == 2 ? unwritable : &now), EFAULT);
+		take_all(&kinds[0], &u.p[0], u.h[0]);
+		if (i % 20)
+			continue;
+		queued = peer_info(&b).n_queued;
+		LE(queued, 1 << 16);
+		EQ(in_flight(2, MAX_MESSAGES), queued);
+	}
+	CHECK(user_read(USER, &own));
+	CHECK(user_read(USER + 1, &sender));
+	EQ(own.used[MAX_MESSAGES], BUS1_MAX_MSGS);
+	LE(sender.used[MAX_MESSAGES], (1 << 16) / 8 * 3);
+	GT(drain(&b), (1 << 16) / 8 * 3 - 2);
+	EQ(in_flight(2, MAX_MESSAGES), 0);
+	close_peers(&u);
+}
+
+static void write_map(pid_t pid, const char *file, const char *text)
+{
+	char path[64];
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%d/%s", (int)pid, file);
+	fd = (int)OK(SYS(open(path, O_WRONLY | O_CLOEXEC)));
+	EQ(write(fd, text, strlen(text)), strlen(text));
+	close(fd);
+}
+
+/*
+ * A user makes a namespace in which it has many users. (Root has mapped them:
+ * more than its own number nobody can map by himself.)
+ */
+TEST_TIMEOUT("RES-2 in namespaces of its own a user is the one user it was", 120)
+{
+	struct receiver r = receiver_new(0);
+	int go[2], ready[2];
+	struct user user, other;
+	pid_t pid;
+	char c = 0;
+
+	many_files();
+	OK(SYS(pipe2(go, O_CLOEXEC)));
+	OK(SYS(pipe2(ready, O_CLOEXEC)));
+	pid = test_fork();
+	if (!pid) {
+		static struct user_peers u;
+		u32 got = 0, more;
+
+		OK(SYS(setresuid(USER, USER, USER)));
+		if (unshare(CLONE_NEWUSER))
+			SKIP("unshare: %s", strerrorname_np(errno));
+		EQ(write(ready[1], &c, 1), 1);
+		EQ(read(go[0], &c, 1), 1);
+		for (u32 i = 0; i < 12; i++) {
+			OK(SYS(seteuid(i)));
+			u.p[i] = peer_new(0);
+			OK(SYS(seteuid(0)));
+			u.h[i] = grant(&r.p, r.node, &u.p[i]);
+			more = take_all(&kinds[0], &u.p[i], u.h[i]);
+			got += more;
+		}
+		EQ(more, 0);
+		LE(got, 1 << 15);
+		GE(got + 2, 1 << 15);
+		/* And in one within that. */
+		OK(SYS(unshare(CLONE_NEWUSER)));
+		u.p[12] = peer_new(0);
+		u.h[12] = grant(&r.p, r.node, &u.p[12]);
+		EQ(take_all(&kinds[0], &u.p[12], u.h[12]), 0);
+		EQ(write(ready[1], &c, 1), 1);
+		EQ(read(go[0], &c, 1), 1);
+		_exit(0);
+	}
+	close(ready[1]);
+	if (read(ready[0], &c, 1) != 1)
+		test_wait(pid);
+	write_map(pid, "uid_map", "0 7100 1\n1 7101 20\n");
+	write_map(pid, "gid_map", "0 0 1\n");
+	EQ(write(go[1], &c, 1), 1);
+	if (read(ready[0], &c, 1) != 1)
+		test_wait(pid);
+	CHECK(user_read(USER, &user));
+	EQ(user.used[MAX_PEERS], 13);
+	GE(user.used[MAX_MESSAGES] + 2, 1 << 15);
+	for (u32 i = 1; i < 12; i++)
+		if (user_read(USER + i, &other))
+			EQ(other.used[MAX_PEERS], 0);
+	EQ(write(go[1], &c, 1), 1);
+	test_wait(pid);
+}
+
+/* Of each limit: one more than it is EDQUOT, by whatever peer, and raised it works. */
+TEST("RES-4 ABI-2 each limit of a user's own, EDQUOT, and raised again it works")
+{
+	struct receiver r = receiver_new(1 << 16);
+	struct peer a, b, c;
+	struct user user;
+	u64 to[3], n[16], h;
+	u8 data[3 * 4096] = {};
+	int fd;
+
+	/* Peers and exported handles. */
+	OK(limit_set(USER, MAX_PEERS, 3));
+	a = peer_of(USER, 1 << 16);
+	b = peer_of(USER, 0);
+	c = peer_of(USER, 0);
+	n[0] = node_new(&a, 1);
+	ERR(export_fd(&a, n[0], 0), EDQUOT);
+	OK(SYS(seteuid(USER)));
+	ERR(SYS(open("/dev/" BUS1_DEVICE, O_RDWR | O_CLOEXEC)), EDQUOT);
+	OK(SYS(seteuid(0)));
+	OK(limit_set(USER, MAX_PEERS, 4));
+	fd = (int)OK(export_fd(&a, n[0], 0));
+	ERR(export_fd(&a, n[0], 0), EDQUOT);
+	close_fd(fd);
+	close_fd((int)OK(export_fd(&a, n[0], 0)));
+	GOT_UNUSED(&a, n[0], 2);
+	OK(limit_set(USER, MAX_PEERS, LIMIT_DEFAULT));
+
+	/* Nodes and facets: half of them for one peer. */
+	OK(limit_set(USER, MAX_NODES, 8));
+	for (int i = 1; i < 4; i++)
+		n[i] = node_new(&a, 1);
+	ERR(node_create(&a, &(struct bus1_cmd_node){}), EDQUOT);
+	ERR(mint(&a, 0, n[0], 1, &(u64){ 0 }), EDQUOT);
+	for (int i = 4; i < 8; i++)
+		n[i] = node_new(&b, 1);
+	ERR(node_create(&b, &(struct bus1_cmd_node){}), EDQUOT);
+	ERR(node_create(&c, &(struct bus1_cmd_node){}), EDQUOT);
+	OK(destroy(&b, n[7]));
+	n[7] = node_new(&c, 1);
+	ERR(node_create(&b, &(struct bus1_cmd_node){}), EDQUOT);
+	OK(limit_set(USER, MAX_NODES, 10));
+	n[8] = node_new(&a, 1);
+	facet_new(&b, n[4], 3);
+	ERR(mint(&c, BUS1_MINT_ONCE, n[7], 0, &(u64){ 0 }), EDQUOT);
+	/* Below what there is: that stays, and is used. */
+	OK(limit_set(USER, MAX_NODES, 0));
+	OK(send_str(&a, n[0], "x"));
+	GOT_TEXT(&a, n[0], "x");
+	ERR(node_create(&c, &(struct bus1_cmd_node){}), EDQUOT);
+	OK(limit_set(USER, MAX_NODES, LIMIT_DEFAULT));
+	node_new(&c, 1);
+
+	/* Handles: likewise. */
+	OK(limit_set(USER, MAX_HANDLES, 4));
+	for (int i = 0; i < 2; i++)
+		to[i] = grant(&r.p, i ? node_new(&r.p, 2) : r.node, &a);
+	h = node_new(&r.p, 3);
+	ERR(transfer(&r.p, &a, 0, &h, &(u64){ 0 }, 1), EDQUOT);
+	to[2] = grant(&r.p, r.node, &b);
+	grant(&r.p, h, &b);
+	ERR(transfer(&r.p, &c, 0, &h, &(u64){ 0 }, 1), EDQUOT);
+	/* One that it has once more is none more. */
+	EQ(grant(&r.p, r.node, &a), to[0]);
+	OK(limit_set(USER, MAX_HANDLES, 1));
+	OK(send_str(&a, to[0], "x"));
+	GOT_TEXT(&r.p, r.node, "x");
+	/* It is announced with a message, too. */
+	u64 to_c = grant(&c, n[7], &r.p);
+	ERR(send_id(&r.p, to_c, h), EDQUOT);
+	OK(limit_set(USER, MAX_HANDLES, LIMIT_DEFAULT));
+	OK(send_id(&r.p, to_c, h));
+	GOT_ID(&c, n[7]);
+
+	/* Messages in flight, of all its peers together. */
+	OK(limit_set(USER, MAX_MESSAGES, 5));
+	for (int i = 0; i < 5; i++)
+		OK(send_str(i % 2 ? &a : &b, i % 2 ? to[0] : to[2], "x"));
+	for (int i = 0; i < 2; i++) {
+		ERR(send_str(&a, to[0], "x"), EDQUOT);
+		ERR(send_str(&b, to[2], "x"), EDQUOT);
+		/* That is nothing to wait for. */
+		ERR(send_cmd(&a, &(struct bus1_cmd_send){
+			.flags = BUS1_SEND_WAIT, .dest = to[0] }), EDQUOT);
+		ERR(send_cmd(&a, &(struct bus1_cmd_send){
+			.flags = BUS1_SEND_NOTIFY, .dest = to[0] }), EDQUOT);
+	}
+	GOT_TEXT(&r.p, r.node, "x");
+	OK(send_str(&a, to[0], "x"));
+	ERR(send_str(&b, to[2], "x"), EDQUOT);
+	OK(limit_set(USER, MAX_MESSAGES, 6));
+	OK(send_str(&b, to[2], "x"));
+	ERR(send_str(&b, to[2], "x"), EDQUOT);
+	OK(limit_set(USER, MAX_MESSAGES, 0));
+	CHECK(user_read(USER, &user));
+	EQ(user.used[MAX_MESSAGES], 6);
+	EQ(user.max[MAX_MESSAGES], 0);
+	EQ(drain(&r.p), 6);
+	ERR(send_str(&b, to[2], "x"), EDQUOT);
+	OK(limit_set(USER, MAX_MESSAGES, LIMIT_DEFAULT));
+
+	/* Handles in them. */
+	OK(limit_set(USER, MAX_PASSED, 3));
+	OK(send_ids(&a, to[0], (u64[]){ to[0], to[0] }, 2));
+	ERR(send_ids(&a, to[0], (u64[]){ to[0], to[0] }, 2), EDQUOT);
+	OK(send_id(&a, to[0], to[0]));
+	ERR(send_id(&b, to[2], to[2]), EDQUOT);
+	OK(send_str(&b, to[2], "none"));
+	OK(limit_set(USER, MAX_PASSED, LIMIT_DEFAULT));
+	OK(send_id(&b, to[2], to[2]));
+	EQ(drain(&r.p), 4);
+
+	/* Files in them. */
+	OK(limit_set(USER, MAX_FILES, 3));
+	OK(take_files(&a, to[0], 2));
+	ERR(take_files(&b, to[2], 2), EDQUOT);
+	OK(take_files(&b, to[2], 1));
+	ERR(take_files(&a, to[0], 1), EDQUOT);
+	OK(limit_set(USER, MAX_FILES, LIMIT_DEFAULT));
+	OK(take_files(&a, to[0], 1));
+	EQ(drain(&r.p), 3);
+
+	/* Pages of its pools: whoever sends finds out. */
+	h = grant(&a, n[0], &r.p);
+	OK(limit_set(USER, MAX_PAGES, 2));
+	ERR(send_data(&r.p, h, data, sizeof(data)), EDQUOT);
+	EQ(peer_info(&a).n_slices, 0);
+	NOTHING(&a);
+	OK(send_data(&r.p, h, data, 4000));
+	CHECK(user_read(USER, &user));
+	LE(user.used[MAX_PAGES], 2);
+	OK(limit_set(USER, MAX_PAGES, LIMIT_DEFAULT));
+	OK(send_data(&r.p, h, data, sizeof(data)));
+	EQ(drain(&a), 2);
+}
+
+TEST("RES-4 limits are read, and set by root alone, and nonsense is refused")
+{
+	static const char *const bad[] = {
+		"", " ", "\n", "7100", "7100 peers", "7100 peers x", "7100 nothing 5",
+		"peers 5", "x peers 5", "7100 peers -1", "7100 peers 99999999999",
+		"7100 peers 4294967296", "7100 peersandmanymoreletters 5",
+		"7100 peers 5555555555555555555555555555555555555555555555555555555555555555",
+		"7100 peers 0000000000000000005", "7100 peers 5 6", "7100 peers default 6",
+	};
+	static const char users[] = "/sys/class/misc/bus1/users";
+	struct user user;
+	struct peer p;
+	int fd;
+
+	p = peer_of(USER, 0);
+	CHECK(user_read(USER, &user));
+	EQ(user.used[MAX_PEERS], 1);
+	for (int i = 0; i < N_MAX; i++) {
+		char path[80], line[32] = "";
+
+		snprintf(path, sizeof(path), "/sys/module/bus1/parameters/max_%s", limit_names[i]);
+		fd = (int)OK(SYS(open(path, O_RDWR | O_CLOEXEC)));
+		GT(read(fd, line, sizeof(line) - 1), 1);
+		EQ(strtoull(line, NULL, 10), user.max[i]);
+		GT(user.max[i], 100);
+		/* The same once more: nobody is to notice. */
+		EQ(pwrite(fd, line, strlen(line), 0), strlen(line));
+		CHECK(pwrite(fd, "-1\n", 3, 0) < 0);
+		CHECK(pwrite(fd, "x\n", 2, 0) < 0);
+		close(fd);
+	}
+	fd = (int)OK(SYS(open(users, O_WRONLY | O_CLOEXEC)));
+	for (size_t i = 0; i < ARRAY_SIZE(bad); i++)
+		if (pwrite(fd, bad[i], strlen(bad[i]), 0) > 0)
+			FAIL("\"%s\" is taken", bad[i]);
+	CHECK(pwrite(fd, "7100 peers 5", 12, 1) < 0);
+	close(fd);
+	OK(SYS(seteuid(USER)));
+	CHECK(open(users, O_WRONLY | O_CLOEXEC) < 0);
+	OK(SYS(seteuid(0)));
+	struct user same;
+	CHECK(user_read(USER, &same));
+	MEM(&same, &user, sizeof(user));
+	/* One who has no peer keeps a limit that was set, and is forgotten without. */
+	peer_close(&p);
+	OK(limit_set(USER + 1, MAX_FILES, 77));
+	CHECK(user_read(USER + 1, &user));
+	EQ(user.max[MAX_FILES], 77);
+	OK(limit_set(USER + 1, MAX_FILES, LIMIT_DEFAULT));
+	CHECK(!user_read(USER + 1, &user));
+}
+
+TEST("RES-4 a default that is set goes for all that have no limit of their own")
+{
+	static const char path[] = "/sys/module/bus1/parameters/max_files";
+	char was[32] = "";
+	int status, fd;
+	pid_t pid;
+
+	if (geteuid())
+		SKIP("only for root");
+	fd = (int)OK(SYS(open(path, O_RDWR | O_CLOEXEC)));
+	GT(read(fd, was, sizeof(was) - 1), 1);
+	/* In a process of its own: whatever becomes of it, the default is set back. */
+	pid = test_fork();
+	if (!pid) {
+		struct receiver r = receiver_new(0);
+		struct user_peers x = {}, y = {}, z = {};
+
+		add_peer(&x, USER, &r);
+		add_peer(&y, USER + 1, &r);
+		OK(limit_set(USER + 1, MAX_FILES, 5));
+		EQ(pwrite(fd, "2\n", 2, 0), 2);
+		add_peer(&z, USER + 2, &r);
+		OK(take_files(&x.p[0], x.h[0], 2));
+		ERR(take_files(&x.p[0], x.h[0], 1), EDQUOT);
+		OK(take_files(&y.p[0], y.h[0], 5));
+		ERR(take_files(&z.p[0], z.h[0], 3), EDQUOT);
+		OK(limit_set(USER + 1, MAX_FILES, LIMIT_DEFAULT));
+		ERR(take_files(&y.p[0], y.h[0], 1), EDQUOT);
+		EQ(drain(&r.p), 2);
+		OK(take_files(&y.p[0], y.h[0], 2));
+		_exit(0);
+	}
+	OK(SYS(waitpid(pid, &status, 0)));
+	EQ(pwrite(fd, was, strlen(was), 0), strlen(was));
+	limit_set(USER + 1, MAX_FILES, LIMIT_DEFAULT);
+	EQ(status, 0);
+}
+
+/* Of everything something, in flight, held and waited for. */
+static int have_everything(u32 uid, const struct receiver *r, struct peer *a, struct peer *b)
+{
+	static u8 data[20000];
+	u64 h, n, own;
+	int full, exported;
+
+	*a = peer_of(uid, 1 << 18);
+	*b = peer_of(uid, 1 << 16);
+	n = node_new(a, 1);
+	own = node_new(b, 2);
+	h = grant(&r->p, r->node, a);
+	OK(send_data(a, h, data, sizeof(data)));
+	OK(send_ids(a, h, (u64[]){ n, facet_new(a, n, 5), h }, 3));
+	OK(take_files(a, h, 7));
+	exported = (int)OK(export_fd(a, n, 0));
+	for (int i = 0; i < 3; i++)
+		OK(send_data(b, own, data, 3000));
+	OK(recv_now(b, &(struct in){}));
+	ERR(recv_cmd(b, &(struct bus1_cmd_recv){ .flags = BUS1_RECV_NONBLOCK, .msgs = 8,
+						 .n_msgs = 1, .msg_size = 64 }), EFAULT);
+	while (!(full = send_data(a, h, data, sizeof(data))))
+		;
+	ERR(full, EAGAIN);
+	ERR(send_cmd(a, &(struct bus1_cmd_send){
+		.flags = BUS1_SEND_NOTIFY, .dest = h, .data = PTR(data), .len = sizeof(data) }),
+	    EAGAIN);
+	return exported;
+}
+
+TEST("RES-1 a user whose peers are closed is charged nothing, when all is received")
+{
+	for (int order = 0; order < 3; order++) {
+		struct receiver r = receiver_new(1 << 18);
+		struct peer a, b;
+		struct user user;
+		int exported = have_everything(USER, &r, &a, &b);
+
+		CHECK(user_read(USER, &user));
+		for (int i = 0; i < N_MAX; i++)
+			GT(user.used[i], 0);
+		EQ(user.used[MAX_FILES], 7);
+		if (order == 0)
+			peer_close(&r.p);
+		if (order == 1)
+			drain(&r.p);
+		peer_close(&a);
+		peer_close(&b);
+		close_fd(exported);
+		if (order == 2) {
+			/* It is still there, and theirs. */
+			CHECK(user_read(USER, &user));
+			EQ(user.used[MAX_FILES], 7);
+			EQ(user.used[MAX_PEERS] | user.used[MAX_NODES] | user.used[MAX_PAGES], 0);
+			drain(&r.p);
+		}
+		nothing_charged(USER);
+		if (order)
+			peer_close(&r.p);
+	}
+}
+
+TEST("RES-1 a user whose processes are killed is charged nothing, when all is received")
+{
+	for (int order = 0; order < 2; order++) {
+		struct receiver r = receiver_new(1 << 18);
+		struct user user;
+		pid_t pid = test_fork();
+
+		if (!pid) {
+			struct peer a, b;
+			static u8 data[20000];
+
+			have_everything(USER, &r, &a, &b);
+			send_cmd(&a, &(struct bus1_cmd_send){
+				.flags = BUS1_SEND_WAIT, .dest = grant(&r.p, r.node, &a),
+				.data = PTR(data), .len = sizeof(data) });
+			FAIL("it went on");
+		}
+		test_asleep(pid, pid);
+		CHECK(user_read(USER, &user));
+		for (int i = 0; i < N_MAX; i++)
+			GT(user.used[i], 0);
+		test_kill(pid);
+		if (order)
+			drain(&r.p);
+		else
+			peer_close(&r.p);
+		nothing_charged(USER);
+		if (order)
+			peer_close(&r.p);
+	}
+}

@@ -1,0 +1,687 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * RES-4: no room at a receiver. Who is told so can wait for it: for a notice,
+ * in poll, or in the call. What has no room here is a payload for a small pool,
+ * of which one peer may have a few messages.
+ */
+#include "raw.h"
+
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <unistd.h>
+
+enum {
+	LEN = 250,		/* four granules of 64 */
+	MOST = 6,		/* of them, for one peer: 24 of 64 granules */
+};
+
+static const u8 data[LEN];
+
+/* `a` sends to `b`, whose pool is one page. */
+struct scene {
+	struct peer a, b;
+	u64 node, to_b;
+};
+
+static struct scene scene_new(void)
+{
+	struct scene s = { .a = peer_new(0), .b = peer_new(page_size()) };
+
+	s.node = node_new(&s.b, 1);
+	s.to_b = grant(&s.b, s.node, &s.a);
+	return s;
+}
+
+static int send_flags(const struct peer *p, u64 dest, u64 flags, u64 deadline)
+{
+	return send_cmd(p, &(struct bus1_cmd_send){
+		.flags = flags, .dest = dest, .data = PTR(data), .len = LEN,
+		.deadline = deadline });
+}
+
+static int send_notify(const struct peer *p, u64 dest)
+{
+	return send_flags(p, dest, BUS1_SEND_NOTIFY, 0);
+}
+
+/* As much as it may have there. */
+static u32 fill_up(const struct peer *p, u64 dest)
+{
+	u32 n = 0;
+	int r;
+
+	while (!(r = send_data(p, dest, data, LEN)))
+		LT(n++, 1000);
+	ERR(r, EAGAIN);
+	return n;
+}
+
+static struct scene scene_full(void)
+{
+	struct scene s = scene_new();
+
+	EQ(page_size(), 4096);
+	EQ(fill_up(&s.a, s.to_b), MOST);
+	return s;
+}
+
+/* One message is received, and its slice given back. False if there is none. */
+static bool take(const struct peer *p)
+{
+	struct in in;
+	int r = recv_now(p, &in);
+
+	if (r) {
+		ERR(r, EAGAIN);
+		return false;
+	}
+	EQ(in.m.type, BUS1_MSG_DATA);
+	EQ(in.m.len, LEN);
+	OK(slice_release(p, in.m.slice));
+	return true;
+}
+
+#define GOT_WRITABLE(p, handle)						\
+	got_notice(__FILE__, __LINE__, p, BUS1_MSG_WRITABLE, handle, 0, false)
+
+/*
+ * The death of a handle that waited, which may first be told to try again: it
+ * finds out then.
+ */
+static void got_end(const struct peer *p, u64 handle)
+{
+	struct in in;
+
+	OK(recv_now(p, &in));
+	if (in.m.type == BUS1_MSG_WRITABLE) {
+		EQ(in.m.id, handle);
+		OK(recv_now(p, &in));
+	}
+	EQ(in.m.type, BUS1_MSG_NODE_DEAD);
+	EQ(in.m.id, handle);
+}
+
+static bool writable(const struct peer *p)
+{
+	u32 events = poll_now(p);
+
+	EQ(!!(events & POLLOUT), !!(events & POLLWRNORM));
+	return events & POLLOUT;
+}
+
+TEST("RES-4 who finds no room has one notice when there is some")
+{
+	struct scene s = scene_full();
+
+	for (int round = 0; round < 3; round++) {
+		CHECK(writable(&s.a));
+		ERR(send_notify(&s.a, s.to_b), EAGAIN);
+		CHECK(!writable(&s.a));
+		/* It waits already: that is no second one. */
+		ERR(send_notify(&s.a, s.to_b), EAGAIN);
+		ERR(send_data(&s.a, s.to_b, data, LEN), EAGAIN);
+		CHECK(!writable(&s.a));
+		CHECK(!readable(&s.a));
+		NOTHING(&s.a);
+		CHECK(take(&s.b));
+		CHECK(readable(&s.a));
+		CHECK(writable(&s.a));
+		GOT_WRITABLE(&s.a, s.to_b);
+		NOTHING(&s.a);
+		CHECK(!readable(&s.a));
+		OK(send_notify(&s.a, s.to_b));
+		ERR(send_data(&s.a, s.to_b, data, LEN), EAGAIN);
+		NOTHING(&s.a);
+	}
+	/* Who did not ask is not told. */
+	CHECK(take(&s.b));
+	NOTHING(&s.a);
+}
+
+TEST("RES-4 without a notice when there is room, for a node of one's own, or for another error")
+{
+	struct scene s = scene_new();
+	u64 own;
+
+	OK(send_notify(&s.a, s.to_b));
+	CHECK(take(&s.b));
+	NOTHING(&s.a);
+	own = s.node;
+	EQ(fill_up(&s.b, own), MOST);
+	ERR(send_notify(&s.b, own), EAGAIN);
+	CHECK(writable(&s.b));
+	for (int i = 0; i < MOST; i++)
+		CHECK(take(&s.b));
+	NOTHING(&s.b);
+	ERR(send_cmd(&s.a, &(struct bus1_cmd_send){
+		.flags = BUS1_SEND_NOTIFY, .dest = s.to_b, .data = PTR(data), .len = 1 << 20 }),
+	    EMSGSIZE);
+	ERR(send_notify(&s.a, 12345), ENXIO);
+	ERR(send_cmd(&s.a, &(struct bus1_cmd_send){
+		.flags = BUS1_SEND_NOTIFY, .dest = s.to_b, .data = 8, .len = LEN }), EFAULT);
+	CHECK(writable(&s.a));
+	NOTHING(&s.a);
+}
+
+TEST("RES-4 a queue that is full of nothing but messages gives the same notice")
+{
+	struct peer a = peer_new(0), b = peer_new(0);
+	u64 n = node_new(&b, 1), h = grant(&b, n, &a);
+
+	EQ(fill_queue(&a, h), (1 << 16) / 8 * 3);
+	ERR(send_cmd(&a, &(struct bus1_cmd_send){ .flags = BUS1_SEND_NOTIFY, .dest = h }), EAGAIN);
+	CHECK(!writable(&a));
+	GOT_TEXT(&b, n, "");
+	GOT_WRITABLE(&a, h);
+	CHECK(writable(&a));
+	OK(send_cmd(&a, &(struct bus1_cmd_send){ .flags = BUS1_SEND_NOTIFY, .dest = h }));
+	ERR(send_str(&a, h, ""), EAGAIN);
+	/* It goes with its node. */
+	ERR(send_cmd(&a, &(struct bus1_cmd_send){ .flags = BUS1_SEND_NOTIFY, .dest = h }), EAGAIN);
+	OK(destroy(&b, n));
+	CHECK(writable(&a));
+	got_end(&a, h);
+	NOTHING(&a);
+}
+
+TEST("RES-4 a notice of room comes first, and by itself, and no peek shows it")
+{
+	struct scene s = scene_full();
+	u64 own = node_new(&s.a, 7);
+	struct bus1_msg m[4];
+	u64 buf[32];
+	struct bus1_cmd_recv cmd = {
+		.flags = BUS1_RECV_NONBLOCK, .msgs = PTR(m), .n_msgs = 4,
+		.msg_size = sizeof(m[0]), .buf = PTR(buf), .buf_size = sizeof(buf) };
+	struct bus1_cmd_recv again = cmd;
+	struct in in;
+
+	OK(send_str(&s.a, own, "1"));
+	OK(send_str(&s.a, own, "2"));
+	ERR(send_notify(&s.a, s.to_b), EAGAIN);
+	CHECK(take(&s.b));
+	OK(peek(&s.a, 0, &in));
+	EQ(in.m.type, BUS1_MSG_DATA);
+	ERR(peek(&s.a, 2, &in), EAGAIN);
+	OK(recv_cmd(&s.a, &cmd));
+	EQ(cmd.n_msgs, 1);
+	EQ(cmd.buf_used, 0);
+	EQ(m[0].type, BUS1_MSG_WRITABLE);
+	EQ(m[0].id, s.to_b);
+	EQ(m[0].slice | m[0].len | m[0].n_handles | m[0].n_fds | m[0].cookie | m[0].badge, 0);
+	OK(recv_cmd(&s.a, &again));
+	EQ(again.n_msgs, 2);
+	EQ(m[0].type, BUS1_MSG_DATA);
+	NOTHING(&s.a);
+}
+
+TEST("RES-4 a notice of room survives a receive that faults")
+{
+	struct scene s = scene_full();
+	struct bus1_msg m[2];
+	u64 buf[8], bad[] = { 8, PTR(read_only(m, sizeof(m))) };
+
+	ERR(send_notify(&s.a, s.to_b), EAGAIN);
+	CHECK(take(&s.b));
+	for (u32 n = 1; n <= 2; n++)
+		for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
+			struct bus1_cmd_recv cmd = {
+				.flags = BUS1_RECV_NONBLOCK, .msgs = bad[i], .n_msgs = n,
+				.msg_size = sizeof(m[0]), .buf = PTR(buf), .buf_size = sizeof(buf) };
+
+			ERR(recv_cmd(&s.a, &cmd), EFAULT);
+			CHECK(readable(&s.a));
+		}
+	GOT_WRITABLE(&s.a, s.to_b);
+	NOTHING(&s.a);
+}
+
+TEST("RES-4 a handle that is released waits no more, and is told nothing")
+{
+	struct scene s = scene_full();
+
+	/* Before there is room, and after. */
+	for (int after = 0; after < 2; after++) {
+		ERR(send_notify(&s.a, s.to_b), EAGAIN);
+		if (after) {
+			CHECK(take(&s.b));
+			CHECK(readable(&s.a));
+		} else {
+			CHECK(!writable(&s.a));
+		}
+		OK(release(&s.a, s.to_b));
+		CHECK(writable(&s.a));
+		CHECK(!readable(&s.a));
+		NOTHING(&s.a);
+		for (int i = after; i < MOST; i++)
+			CHECK(take(&s.b));
+		GOT_UNUSED(&s.b, s.node, (u64)after + 1);
+		NOTHING(&s.b);
+		NOTHING(&s.a);
+		s.to_b = grant(&s.b, s.node, &s.a);
+		EQ(fill_up(&s.a, s.to_b), MOST);
+	}
+}
+
+TEST("RES-4 the end of the node, of its owner and of the sender ends a wait for a notice")
+{
+	for (int how = 0; how < 4; how++) {
+		struct scene s = scene_full();
+		u64 other = node_new(&s.b, 2), to_other = grant(&s.b, other, &s.a);
+
+		ERR(send_notify(&s.a, s.to_b), EAGAIN);
+		ERR(send_notify(&s.a, to_other), EAGAIN);
+		CHECK(!writable(&s.a));
+		if (how == 0) {
+			/* What was in the queue goes with it, so that the other has room. */
+			struct in in;
+
+			OK(destroy(&s.b, s.node));
+			OK(recv_now(&s.a, &in));
+			if (in.m.id == s.to_b) {
+				EQ(in.m.type, BUS1_MSG_WRITABLE);
+				GOT_WRITABLE(&s.a, to_other);
+			} else {
+				EQ(in.m.type, BUS1_MSG_WRITABLE);
+				EQ(in.m.id, to_other);
+			}
+			got_end(&s.a, s.to_b);
+			CHECK(writable(&s.a));
+			ERR(send_notify(&s.a, s.to_b), EHOSTUNREACH);
+			OK(send_notify(&s.a, to_other));
+		} else if (how == 1) {
+			u64 dead[2], n = 0;
+			struct in in;
+
+			peer_close(&s.b);
+			while (!recv_now(&s.a, &in)) {
+				CHECK(in.m.id == s.to_b || in.m.id == to_other);
+				if (in.m.type == BUS1_MSG_WRITABLE)
+					continue;
+				EQ(in.m.type, BUS1_MSG_NODE_DEAD);
+				LT(n, 2);
+				dead[n++] = in.m.id;
+			}
+			EQ(n, 2);
+			NE(dead[0], dead[1]);
+			CHECK(writable(&s.a));
+			ERR(send_notify(&s.a, s.to_b), EHOSTUNREACH);
+		} else if (how == 2) {
+			peer_close(&s.a);
+			for (int i = 0; i < MOST; i++)
+				CHECK(take(&s.b));
+			GOT_NOTICES(&s.b, { BUS1_MSG_NODE_UNUSED, s.node },
+				    { BUS1_MSG_NODE_UNUSED, other });
+			continue;
+		} else {
+			/* Told, and not received. */
+			CHECK(take(&s.b));
+			CHECK(readable(&s.a));
+			peer_close(&s.b);
+			peer_close(&s.a);
+			continue;
+		}
+		NOTHING(&s.a);
+		peer_close(&s.a);
+		if (how != 1)
+			peer_close(&s.b);
+	}
+}
+
+TEST("RES-4 writable is a peer of which no handle waits, at however many receivers")
+{
+	enum { N = 5 };
+	struct peer a = peer_new(0), b[N];
+	u64 to[N];
+
+	for (int i = 0; i < N; i++) {
+		b[i] = peer_new(page_size());
+		to[i] = grant(&b[i], node_new(&b[i], 1), &a);
+		fill_up(&a, to[i]);
+		ERR(send_notify(&a, to[i]), EAGAIN);
+	}
+	for (int i = 0; i < N; i++) {
+		CHECK(!writable(&a));
+		CHECK(take(&b[i]));
+		GOT_WRITABLE(&a, to[i]);
+	}
+	CHECK(writable(&a));
+	NOTHING(&a);
+}
+
+TEST("RES-4 MSG-2 a multicast has a notice for each destination that had no room")
+{
+	enum { N = 4 };
+
+	for (int partial = 0; partial < 2; partial++) {
+		struct peer a = peer_new(0), b[N];
+		u64 to[N], node[N];
+		s32 errors[N];
+
+		for (int i = 0; i < N; i++) {
+			b[i] = peer_new(page_size());
+			node[i] = node_new(&b[i], 1);
+			to[i] = grant(&b[i], node[i], &a);
+			if (i % 2)
+				fill_up(&a, to[i]);
+		}
+		struct bus1_cmd_send cmd = {
+			.flags = BUS1_SEND_NOTIFY | (partial ? BUS1_SEND_PARTIAL : 0),
+			.dests = PTR(to), .n_dests = N, .errors = PTR(errors),
+			.data = PTR(data), .len = LEN };
+		if (partial)
+			OK(send_cmd(&a, &cmd));
+		else
+			ERR(send_cmd(&a, &cmd), EAGAIN);
+		for (int i = 0; i < N; i++) {
+			EQ(errors[i], i % 2 ? -EAGAIN : 0);
+			EQ(peer_info(&b[i]).n_queued, i % 2 ? MOST : partial);
+		}
+		CHECK(!writable(&a));
+		CHECK(take(&b[3]));
+		GOT_WRITABLE(&a, to[3]);
+		CHECK(!writable(&a));
+		NOTHING(&a);
+		CHECK(take(&b[1]));
+		GOT_WRITABLE(&a, to[1]);
+		CHECK(writable(&a));
+		NOTHING(&a);
+		cmd.flags &= ~BUS1_SEND_PARTIAL;
+		OK(send_cmd(&a, &cmd));
+		peer_close(&a);
+		for (int i = 0; i < N; i++)
+			peer_close(&b[i]);
+	}
+}
+
+static u32 events(int fd)
+{
+	struct epoll_event ev = {};
+
+	return OK(SYS(epoll_wait(fd, &ev, 1, 0))) ? ev.events : 0;
+}
+
+TEST("RES-4 MSG-12 epoll is told of room, level and edge")
+{
+	struct scene s = scene_full();
+	int level = (int)OK(SYS(epoll_create1(EPOLL_CLOEXEC)));
+	int edge = (int)OK(SYS(epoll_create1(EPOLL_CLOEXEC)));
+	struct epoll_event ev = { .events = EPOLLOUT }, ev_edge = { .events = EPOLLOUT | EPOLLET };
+
+	OK(SYS(epoll_ctl(level, EPOLL_CTL_ADD, s.a.fd, &ev)));
+	OK(SYS(epoll_ctl(edge, EPOLL_CTL_ADD, s.a.fd, &ev_edge)));
+	EQ(events(edge), EPOLLOUT);
+	EQ(events(edge), 0);
+	for (int round = 0; round < 3; round++) {
+		EQ(events(level), EPOLLOUT);
+		EQ(events(level), EPOLLOUT);
+		ERR(send_notify(&s.a, s.to_b), EAGAIN);
+		EQ(events(level), 0);
+		EQ(events(edge), 0);
+		CHECK(take(&s.b));
+		EQ(events(level), EPOLLOUT);
+		EQ(events(edge), EPOLLOUT);
+		EQ(events(edge), 0);
+		GOT_WRITABLE(&s.a, s.to_b);
+		EQ(fill_up(&s.a, s.to_b), 1);
+		events(edge);
+	}
+	close(level);
+	close(edge);
+}
+
+/* A thread that sends `n` times, and waits each time there is no room. */
+struct sender {
+	struct test_thread thread;
+	const struct peer *p;
+	u64 dest, deadline;
+	const u64 *dests;
+	u32 n_dests, n;
+	bool polls;
+	int r;
+};
+
+static void send_waiting(void *arg)
+{
+	struct sender *s = arg;
+
+	for (u32 i = 0; i < s->n; i++) {
+		struct bus1_cmd_send cmd = {
+			.flags = s->polls ? BUS1_SEND_NOTIFY : BUS1_SEND_WAIT,
+			.dest = s->n_dests ? 0 : s->dest, .dests = PTR(s->dests),
+			.n_dests = s->n_dests, .data = PTR(data), .len = LEN,
+			.deadline = s->deadline };
+
+		while ((s->r = send_cmd(s->p, &cmd)) == -EAGAIN) {
+			struct pollfd pfd = { .fd = s->p->fd, .events = POLLOUT };
+
+			CHECK(s->polls);
+			GT(poll(&pfd, 1, (int)(40000 * test_slow())), 0);
+		}
+		if (s->r)
+			return;
+	}
+}
+
+static void sender_start(struct sender *s)
+{
+	s->n = s->n ?: 1;
+	test_start(&s->thread, send_waiting, s);
+	test_asleep(getpid(), s->thread.tid);
+}
+
+static void catch_signal(int sig)
+{
+}
+
+static void catch(int flags)
+{
+	struct sigaction sa = { .sa_handler = catch_signal, .sa_flags = flags };
+
+	OK(SYS(sigaction(SIGUSR1, &sa, NULL)));
+}
+
+TEST("RES-4 a send that waits goes on when there is room")
+{
+	struct scene s = scene_full();
+	struct sender t = { .p = &s.a, .dest = s.to_b };
+
+	sender_start(&t);
+	test_sleep_ms(30);
+	CHECK(!__atomic_load_n(&t.thread.done, __ATOMIC_ACQUIRE));
+	CHECK(writable(&s.a));
+	CHECK(take(&s.b));
+	test_join(&t.thread);
+	OK(t.r);
+	EQ(peer_info(&s.b).n_queued, MOST);
+	NOTHING(&s.a);
+	/* With room it does not wait, nor for what will never fit. */
+	CHECK(take(&s.b));
+	OK(send_flags(&s.a, s.to_b, BUS1_SEND_WAIT, 1));
+	ERR(send_cmd(&s.a, &(struct bus1_cmd_send){
+		.flags = BUS1_SEND_WAIT, .dest = s.to_b, .data = PTR(data), .len = 1 << 20 }),
+	    EMSGSIZE);
+}
+
+TEST("RES-4 a send waits until its deadline, and not before it gives up")
+{
+	struct scene s = scene_full();
+	struct snapshot w = SNAPSHOT(&s.a, &s.b);
+	u64 past[] = { 1, test_now() - 1 }, end;
+
+	for (size_t i = 0; i < ARRAY_SIZE(past); i++)
+		ERR(send_flags(&s.a, s.to_b, BUS1_SEND_WAIT, past[i]), ETIMEDOUT);
+	end = test_now() + 60000000;
+	ERR(send_flags(&s.a, s.to_b, BUS1_SEND_WAIT, end), ETIMEDOUT);
+	GE(test_now(), end);
+	LT(test_now(), end + 5000000000ULL * test_slow());
+	SAME_SNAPSHOT(&w);
+	/* A deadline that is far does no harm. */
+	for (u64 far = INT64_MAX; far; far = far == INT64_MAX ? UINT64_MAX : 0) {
+		struct sender t = { .p = &s.a, .dest = s.to_b, .deadline = far };
+
+		sender_start(&t);
+		CHECK(take(&s.b));
+		test_join(&t.thread);
+		OK(t.r);
+	}
+}
+
+TEST("RES-4 a signal ends a send that waits, or it goes on under SA_RESTART")
+{
+	struct scene s = scene_full();
+	struct sender t = { .p = &s.a, .dest = s.to_b }, u = t;
+	struct snapshot w = SNAPSHOT(&s.a, &s.b);
+	pid_t pid;
+
+	catch(0);
+	sender_start(&t);
+	pthread_kill(t.thread.thread, SIGUSR1);
+	test_join(&t.thread);
+	ERR(t.r, EINTR);
+	SAME_SNAPSHOT(&w);
+
+	catch(SA_RESTART);
+	sender_start(&u);
+	for (int i = 0; i < 5; i++) {
+		pthread_kill(u.thread.thread, SIGUSR1);
+		test_sleep_ms(10);
+		test_asleep(getpid(), u.thread.tid);
+	}
+	CHECK(take(&s.b));
+	test_join(&u.thread);
+	OK(u.r);
+
+	w = SNAPSHOT(&s.a, &s.b);
+	pid = test_fork();
+	if (!pid) {
+		send_flags(&s.a, s.to_b, BUS1_SEND_WAIT, 0);
+		FAIL("it went on");
+	}
+	test_asleep(pid, pid);
+	test_kill(pid);
+	SAME_SNAPSHOT(&w);
+	CHECK(take(&s.b));
+	OK(send_data(&s.a, s.to_b, data, LEN));
+}
+
+static void release_it(struct scene *s)
+{
+	OK(release(&s->a, s->to_b));
+}
+
+static void destroy_it(struct scene *s)
+{
+	OK(destroy(&s->b, s->node));
+}
+
+static void close_it(struct scene *s)
+{
+	peer_close(&s->b);
+}
+
+TEST("RES-4 the end of the node, of its owner and of the handle ends a send that waits")
+{
+	enum { THREADS = 4 };
+	static const struct {
+		void (*end)(struct scene *s);
+		int err;
+	} ways[] = { { destroy_it, EHOSTUNREACH }, { close_it, EHOSTUNREACH },
+		     { release_it, ENXIO } };
+
+	for (size_t how = 0; how < ARRAY_SIZE(ways); how++) {
+		struct scene s = scene_full();
+		struct sender t[THREADS];
+
+		for (int i = 0; i < THREADS; i++) {
+			t[i] = (struct sender){ .p = &s.a, .dest = s.to_b,
+						.deadline = i % 2 ? test_deadline(100) : 0 };
+			sender_start(&t[i]);
+		}
+		ways[how].end(&s);
+		for (int i = 0; i < THREADS; i++) {
+			test_join(&t[i].thread);
+			ERR(t[i].r, ways[how].err);
+		}
+		peer_close(&s.a);
+		if (ways[how].end != close_it)
+			peer_close(&s.b);
+	}
+}
+
+/*
+ * Threads that send more than there is room for, over handles of one peer and
+ * of several, in each of the ways to wait: all of it comes, and nobody stays.
+ */
+static void crowd(bool polls, bool multicast)
+{
+	enum { THREADS = 6 };
+	struct peer a[3] = { peer_new(0), peer_new(0), peer_new(0) };
+	struct peer b[2] = { peer_new(page_size()), peer_new(page_size()) };
+	struct sender t[THREADS] = {};
+	u32 rounds = test_rounds(120), want = 0, got = 0;
+	u64 nodes[2], to[3][2];
+	bool over = false;
+
+	for (int j = 0; j < 2; j++) {
+		nodes[j] = node_new(&b[j], 1);
+		for (int i = 0; i < 3; i++)
+			to[i][j] = grant(&b[j], nodes[j], &a[i]);
+	}
+	for (int i = 0; i < THREADS; i++) {
+		t[i] = (struct sender){ .p = &a[i % 3], .n = rounds, .polls = polls,
+					.dest = to[i % 3][i / 3] };
+		if (multicast) {
+			t[i].dests = to[i % 3];
+			t[i].n_dests = 2;
+		}
+		want += rounds * (multicast ? 2 : 1);
+		test_start(&t[i].thread, send_waiting, &t[i]);
+	}
+	while (got < want) {
+		over = true;
+		for (int i = 0; i < THREADS; i++)
+			over &= __atomic_load_n(&t[i].thread.done, __ATOMIC_ACQUIRE);
+		for (int j = 0; j < 2; j++)
+			for (u32 n = got % 7; n < 8 && take(&b[j]); n++)
+				got++;
+		for (int i = 0; i < 3; i++) {
+			struct in in;
+
+			if (!recv_now(&a[i], &in))
+				EQ(in.m.type, BUS1_MSG_WRITABLE);
+		}
+		if (over && got < want && !readable(&b[0]) && !readable(&b[1]))
+			break;
+	}
+	for (int i = 0; i < THREADS; i++) {
+		test_join(&t[i].thread);
+		OK(t[i].r);
+	}
+	EQ(got, want);
+	for (int i = 0; i < 3; i++) {
+		struct in in;
+
+		while (!recv_now(&a[i], &in))
+			EQ(in.m.type, BUS1_MSG_WRITABLE);
+		CHECK(writable(&a[i]));
+		peer_close(&a[i]);
+	}
+	for (int j = 0; j < 2; j++)
+		peer_close(&b[j]);
+}
+
+TEST_TIMEOUT("RES-4 many threads wait in a send, and all get through", 120)
+{
+	crowd(false, false);
+	crowd(false, true);
+}
+
+TEST_TIMEOUT("RES-4 many threads wait in poll, and all get through", 120)
+{
+	crowd(true, false);
+	crowd(true, true);
+}
