@@ -557,7 +557,7 @@ impl Draft {
     /// Charges it at the receiver, before anything is made for what it brings; unless it takes a slice,
     /// since then that does it. As [`Peer::link`].
     pub(crate) fn book(&self, from: &Peer, account: AccountRef) -> Result {
-        if self.len() > INLINE {
+        if self.len() > INLINE || self.is_booked() {
             return Ok(());
         }
         self.0.node.owner.inner.lock().book_in(self, from, account)

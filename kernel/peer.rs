@@ -693,6 +693,11 @@ impl Peer {
         grant: &Grant,
     ) -> core::result::Result<Option<Arc<Self>>, Draft> {
         let mut inner = self.inner.lock();
+        // It is booked all the same if the handle is not there: the next thing that it needs.
+        if inner.book_in(&draft, from, account).is_err() {
+            drop(inner);
+            return Err(draft);
+        }
         let handle = match inner.find_handle(grant) {
             Some(handle) => handle.clone(),
             None => {
@@ -700,11 +705,6 @@ impl Peer {
                 return Err(draft);
             }
         };
-        if inner.book_in(&draft, from, account).is_err() {
-            drop(inner);
-            drop(handle);
-            return Err(draft);
-        }
         handle.add_coming(1, &mut inner);
         draft.set_only(Passed::Handle(handle));
         Ok(self.push(&mut inner, draft, from, None))
