@@ -38,8 +38,10 @@ const MAX_QUEUED: u32 = 1 << 16;
 const MAX_PASSED: u32 = 1 << 17;
 const MAX_FILES: u32 = 1 << 14;
 
-/// How many accounts are looked at when room comes.
-const LOOKS: usize = 16;
+/// How many accounts are looked at when room comes: whoever gives it back pays for that.
+const LOOKS: usize = 4;
+/// How many handles of one account are told in one section.
+const TOLD: usize = 16;
 
 /// Threads that wait for room in one account.
 #[pin_data]
@@ -220,6 +222,34 @@ impl Inner {
         gate
     }
 
+    /// Whether one of the accounts that are next in turn may go on. That one is then the next.
+    #[inline(never)]
+    fn may_wake(&mut self) -> bool {
+        let taken = self.slices.granules();
+        let left = left(
+            &self.book,
+            self.pool_granules - taken,
+            self.n_handles() as u32,
+        );
+        let n = self.ring.accounts.len();
+        for _ in 0..LOOKS.min(n) {
+            if self.ring.next >= n {
+                self.ring.next = 0;
+            }
+            let Some(a) = self.ring.accounts.get(self.ring.next).copied() else {
+                return false;
+            };
+            let need = self.book.waits(a).need;
+            if self.book.has_room(a, &need, taken, &left)
+                && (need.granules() == 0 || self.slices.could_alloc(need.granules()))
+            {
+                return true;
+            }
+            self.ring.next += 1;
+        }
+        false
+    }
+
     /// Room came: takes out some of those who may go on, or of all. True if there may be more.
     fn take_woken(&mut self, all: bool, woken: &mut Woken) -> bool {
         for _ in 0..LOOKS {
@@ -237,7 +267,7 @@ impl Inner {
                 continue;
             }
             let waits = self.book.waits(a);
-            for _ in 0..LOOKS {
+            for _ in 0..TOLD {
                 let Some(handle) = waits.handles.pop_front() else {
                     break;
                 };
@@ -266,7 +296,14 @@ impl Peer {
     #[inline]
     pub(crate) fn unlock_room<'a>(&'a self, inner: Guard<'a, Inner, SpinLockBackend>) {
         if inner.has_waiters() {
-            let all = inner.closed || inner.book.used().messages() == 0;
+            self.tell_some(inner);
+        }
+    }
+
+    #[cold]
+    fn tell_some<'a>(&'a self, mut inner: Guard<'a, Inner, SpinLockBackend>) {
+        let all = inner.closed || inner.book.used().messages() == 0;
+        if all || inner.may_wake() {
             self.tell_room(inner, all);
         }
     }
@@ -281,7 +318,7 @@ impl Peer {
     #[cold]
     fn tell_room<'a>(&'a self, mut inner: Guard<'a, Inner, SpinLockBackend>, all: bool) {
         // Not those who come meanwhile.
-        let mut left = inner.ring.n_handles / LOOKS + inner.ring.accounts.len() + 1;
+        let mut left = inner.ring.n_handles / TOLD + inner.ring.accounts.len() + 1;
         loop {
             let mut woken = Woken {
                 handles: List::new(),
