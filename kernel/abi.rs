@@ -56,6 +56,8 @@ command!(
     bus1_cmd_mint: BUS1_CMD_MINT_VER0,
     bus1_cmd_export: BUS1_CMD_EXPORT_VER0,
     bus1_cmd_import: BUS1_CMD_IMPORT_VER0,
+    bus1_cmd_buffer: BUS1_CMD_BUFFER_VER0,
+    bus1_cmd_open: BUS1_CMD_OPEN_VER0,
     bus1_cmd_setup: BUS1_CMD_SETUP_VER0,
     bus1_cmd_ids: BUS1_CMD_IDS_VER0,
     bus1_cmd_transfer: BUS1_CMD_TRANSFER_VER0,

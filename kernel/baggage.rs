@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! What few messages carry: files, and the stamp of who sent them.
+//! What few messages carry: files, the stamp of who sent them, and where their body is.
 
 use crate::abi::{self, bus1_creds};
 use crate::errno::eloop;
@@ -108,23 +108,51 @@ impl Drop for Stamp {
     }
 }
 
+/// The part of a buffer, or memfd, that belongs to a message: of its first handle, or file.
+#[derive(Clone, Copy)]
+pub(crate) struct Body {
+    pub(crate) offset: u64,
+    pub(crate) len: u64,
+    /// `BUS1_MSG_F_*`.
+    pub(crate) flags: u32,
+}
+
 pub(crate) struct Baggage {
     files: Several<FileRef>,
     stamp: Option<Stamp>,
+    body: Option<Body>,
 }
 
 impl Baggage {
-    pub(crate) fn new(files: &[FileRef], stamp: Option<Stamp>) -> Result<KBox<Self>> {
+    pub(crate) fn new(
+        files: &[FileRef],
+        stamp: Option<Stamp>,
+        body: Option<Body>,
+    ) -> Result<KBox<Self>> {
         let mut list = Several::new(files.len())?;
         for file in files {
             list.push(file.clone())?;
         }
-        let baggage = Self { files: list, stamp };
+        let baggage = Self {
+            files: list,
+            stamp,
+            body,
+        };
         Ok(KBox::new(baggage, GFP_KERNEL_ACCOUNT)?)
     }
 
     pub(crate) fn n_files(&self) -> usize {
         self.files.len()
+    }
+
+    pub(crate) fn body(&self) -> Option<&Body> {
+        self.body.as_ref()
+    }
+
+    /// Its one file is a memfd that is its body.
+    pub(crate) fn is_memfd(&self) -> bool {
+        self.body
+            .is_some_and(|body| body.flags & abi::BUS1_MSG_F_MEMFD != 0)
     }
 
     /// Bytes in a receiver's buffer for its file descriptors.

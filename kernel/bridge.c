@@ -14,6 +14,7 @@
 #include <linux/module.h>
 #include <linux/mutex.h>
 #include <linux/net.h>
+#include <linux/pagemap.h>
 #include <linux/pid.h>
 #include <linux/poll.h>
 #include <linux/refcount.h>
@@ -56,6 +57,8 @@ static int bus1_open(struct inode *inode, struct file *file)
 	if (!peer)
 		return r;
 	file->private_data = peer;
+	file->f_mapping = bus1_peer_mapping(peer);
+	file->f_mapping->host = inode;
 	return nonseekable_open(inode, file);
 }
 
@@ -86,15 +89,24 @@ static __poll_t bus1_poll(struct file *file, poll_table *table)
 
 static vm_fault_t bus1_fault(struct vm_fault *vmf)
 {
-	/* Pages stay until the peer ends, and it outlives its mappings. */
-	struct page *page = bus1_peer_page(vmf->vma->vm_file->private_data,
-					   vmf->pgoff);
+	void *peer = vmf->vma->vm_file->private_data;
+	struct page *page = bus1_peer_page(peer, vmf->pgoff);
 
 	if (!page)
 		return VM_FAULT_SIGBUS;
-	get_page(page);
+	/*
+	 * A page that goes back is first taken from its place, then looked at
+	 * whether it is locked, which spares it, and then unmapped. So what is
+	 * seen in its place while it is locked, until it is mapped, is good.
+	 */
+	lock_page(page);
+	if (!bus1_peer_has_page(peer, vmf->pgoff, page)) {
+		unlock_page(page);
+		put_page(page);
+		return VM_FAULT_NOPAGE;
+	}
 	vmf->page = page;
-	return 0;
+	return VM_FAULT_LOCKED;
 }
 
 static const struct vm_operations_struct bus1_vm_ops = {
@@ -125,6 +137,7 @@ static const struct file_operations bus1_fops = {
 	.compat_ioctl = compat_ptr_ioctl,
 	.poll = bus1_poll,
 	.mmap = bus1_mmap,
+	.show_fdinfo = bus1_show_fdinfo,
 };
 
 void *bus1_file_peer(struct file *file)
@@ -143,6 +156,7 @@ static const struct file_operations bus1_export_fops = {
 	.owner = THIS_MODULE,
 	.release = bus1_release,
 	.poll = bus1_export_poll,
+	.show_fdinfo = bus1_show_fdinfo,
 	.llseek = noop_llseek,
 };
 
@@ -230,10 +244,14 @@ struct bus1_stamp *bus1_stamp_new(void)
 	struct bus1_stamp *stamp;
 	struct lsm_prop prop;
 	u32 len = 0;
+	int r;
 
 	security_current_getlsmprop_subj(&prop);
-	if (security_lsmprop_to_secctx(&prop, &context, LSM_ID_UNDEF) >= 0 &&
-	    context.context)
+	r = security_lsmprop_to_secctx(&prop, &context, LSM_ID_UNDEF);
+	/* A label that there is is not left out: receivers may rely on it. */
+	if (r == -ENOMEM)
+		return NULL;
+	if (r >= 0 && context.context)
 		len = strnlen(context.context, context.len);
 	stamp = kmalloc(struct_size(stamp, label, len), GFP_KERNEL_ACCOUNT);
 	if (stamp) {
@@ -425,7 +443,6 @@ static const char * const bus1_limit_names[BUS1_LIMIT_N] = {
 	[BUS1_LIMIT_NODES] = "nodes",
 	[BUS1_LIMIT_HANDLES] = "handles",
 	[BUS1_LIMIT_MESSAGES] = "messages",
-	[BUS1_LIMIT_PASSED] = "passed",
 	[BUS1_LIMIT_FILES] = "files",
 	[BUS1_LIMIT_PAGES] = "pages",
 };
@@ -457,8 +474,7 @@ static const struct kernel_param_ops bus1_max_ops = {
 BUS1_MAX_PARAM(max_peers, BUS1_LIMIT_PEERS, "peers and exported handles");
 BUS1_MAX_PARAM(max_nodes, BUS1_LIMIT_NODES, "nodes");
 BUS1_MAX_PARAM(max_handles, BUS1_LIMIT_HANDLES, "handles");
-BUS1_MAX_PARAM(max_messages, BUS1_LIMIT_MESSAGES, "messages in flight");
-BUS1_MAX_PARAM(max_passed, BUS1_LIMIT_PASSED, "handles in flight");
+BUS1_MAX_PARAM(max_messages, BUS1_LIMIT_MESSAGES, "messages and handles in flight");
 BUS1_MAX_PARAM(max_files, BUS1_LIMIT_FILES, "files in flight");
 BUS1_MAX_PARAM(max_pages, BUS1_LIMIT_PAGES, "pages of pools");
 
@@ -541,8 +557,15 @@ static struct miscdevice bus1_misc = {
 
 static int __init bus1_init(void)
 {
+	int r = bus1_backing_init();
+
+	if (r)
+		return r;
 	bus1_begin(totalram_pages() / 8);
-	return misc_register(&bus1_misc);
+	r = misc_register(&bus1_misc);
+	if (r)
+		bus1_backing_exit();
+	return r;
 }
 
 static void __exit bus1_exit(void)
@@ -551,6 +574,7 @@ static void __exit bus1_exit(void)
 	int i;
 
 	misc_deregister(&bus1_misc);
+	bus1_backing_exit();
 	/* All peers are closed: what is left now is a leak. */
 	for (i = 0; i < BUS1_STAT_N; i++)
 		WARN(bus1_stat(i), "bus1: stat %d is %ld at unload\n", i,

@@ -11,9 +11,12 @@
 typedef _Bool bool;
 #endif
 
+struct address_space;
+struct bus1_backing;
 struct bus1_stamp;
 struct file;
 struct page;
+struct seq_file;
 struct wait_queue_head;
 
 /* What the module counts; the order is that of the parameters in bridge.c. */
@@ -27,13 +30,47 @@ enum bus1_stat {
 	BUS1_STAT_N,
 };
 
+/* Why a message or notice was dropped: see bus1_drop in trace.h. */
+enum bus1_why {
+	BUS1_WHY_DEAD,		/* its node died */
+	BUS1_WHY_CLOSED,	/* the receiving peer was closed */
+	BUS1_WHY_RECEIVER,	/* BUS1_RECV_DROP */
+	BUS1_WHY_TAKEN_BACK,	/* another destination failed */
+	BUS1_WHY_WITHDRAWN,	/* a notice that is void */
+	BUS1_WHY_RELEASED,	/* its slice was given back before it was told */
+};
+
+/* What a limit was reached of: see bus1_refused in trace.h. */
+enum bus1_resource {
+	BUS1_RESOURCE_NODES,
+	BUS1_RESOURCE_HANDLES,
+	BUS1_RESOURCE_ROOM,	/* of the sender, at the receiver */
+	BUS1_RESOURCE_SLICES,
+	BUS1_RESOURCE_POOL,
+	BUS1_RESOURCE_USER,	/* and an enum bus1_limit */
+};
+
+/* What fdinfo shows of a peer, as it was at one instant. */
+struct bus1_fdinfo {
+	__u64 peer;
+	__u64 messages;
+	__u64 notices;
+	__u64 uncommitted;	/* of both */
+	__u64 nodes;
+	__u64 handles;
+	__u64 slices;
+	__u64 pool_size;
+	__u64 pool_pages;
+	__u64 pool_used;
+	bool by_priority;
+};
+
 /* What is limited for each user; the order is that of the names in bridge.c. */
 enum bus1_limit {
 	BUS1_LIMIT_PEERS,
 	BUS1_LIMIT_NODES,
 	BUS1_LIMIT_HANDLES,
 	BUS1_LIMIT_MESSAGES,
-	BUS1_LIMIT_PASSED,
 	BUS1_LIMIT_FILES,
 	BUS1_LIMIT_PAGES,
 	BUS1_LIMIT_N,
@@ -59,6 +96,17 @@ bool bus1_file_holds_files(struct file *file);
  * it at *place. If that fails, tell the negative errno there.
  */
 void bus1_install(struct file *file, __s32 *place);
+/*
+ * Whether a file is a memfd whose size is sealed, and whose bytes are: 0, or 1
+ * if they are so only for those who can not write yet, which has to be
+ * `shared`. Tells its size. -EBADF, -EMEDIUMTYPE, -ETXTBSY.
+ */
+int bus1_memfd_check(struct file *file, bool shared, __u64 *size);
+/*
+ * Open such a file anew, read-only, and make a descriptor for it, close-on-exec,
+ * which is told at *place. 0 or a negative errno.
+ */
+int bus1_memfd_open(struct file *file, __s32 *place);
 /*
  * Make a descriptor for an exported handle; it takes the reference to the peer
  * over, unless it fails. Tells it at *place before it is there for
@@ -114,6 +162,65 @@ int bus1_clear_user(void *dst, unsigned long size);
 
 void bus1_resched(void);
 
+/*
+ * Fire a tracepoint of trace.h, whether it is on or not: trace.rs has looked.
+ * Only where the kernel has tracepoints. They do not sleep.
+ */
+void rust_do_trace_bus1_peer_open(__u64 peer, bool is_export);
+void rust_do_trace_bus1_peer_close(__u64 peer);
+void rust_do_trace_bus1_send(__u64 msg, __u64 txn, bool multicast,
+			     __u64 sender, __u64 receiver, __u64 node,
+			     __u32 len, __u32 handles, __u32 fds,
+			     __u32 priority);
+void rust_do_trace_bus1_notice(__u64 msg, __u64 txn, __u64 peer, __u32 type,
+			       __u64 id);
+void rust_do_trace_bus1_commit(__u64 txn);
+void rust_do_trace_bus1_receive(__u64 msg, __u64 peer, __u32 type, __u64 id);
+void rust_do_trace_bus1_drop(__u64 msg, __u64 peer, __u32 type, __u64 id,
+			     __u32 why);
+void rust_do_trace_bus1_refused(__u64 peer, __u32 resource, int error);
+
+/*
+ * The same, in backing.c: the memory behind a pool. A mapping is where the
+ * mappings of one file are found, and lives as long as the file and whoever
+ * unmaps.
+ */
+struct address_space *bus1_mapping_new(void);
+void bus1_mapping_free(struct address_space *mapping);
+/* Unmap pages from whoever has them mapped. May sleep. */
+void bus1_mapping_unmap(struct address_space *mapping, unsigned long first,
+			unsigned long pages);
+
+/* What is charged to the current process, its cgroup that is. NULL if it fails. */
+struct bus1_backing *bus1_backing_new(void *peer);
+/* Not while it is listed. */
+void bus1_backing_free(struct bus1_backing *backing);
+/* A zeroed page of its owner's, whoever asks for it. NULL if it fails. */
+struct page *bus1_backing_page(struct bus1_backing *backing);
+/*
+ * About how many pages of the peer's pool are idle; and that the shrinker is to
+ * look at it, until it does or that is taken back. All under the peer's lock;
+ * a peer that is closed is not listed.
+ */
+void bus1_backing_set_idle(struct bus1_backing *backing, unsigned long idle);
+void bus1_backing_list(struct bus1_backing *backing);
+void bus1_backing_unlist(struct bus1_backing *backing);
+
+void bus1_page_get(struct page *page);
+/* Drop a reference. */
+void bus1_page_free(struct page *page);
+/*
+ * True if every fault that has found the page before is over, and each that
+ * comes later sees what was written before this call. Does not wait: if one is
+ * under way, it is false.
+ */
+bool bus1_page_settle(struct page *page);
+/* Someone else has a reference: a mapping, or a pin. */
+bool bus1_page_is_shared(struct page *page);
+
+int bus1_backing_init(void);
+void bus1_backing_exit(void);
+
 /* Rust, called from C. A peer is the pointer that bus1_peer_open() gave. */
 
 /* Before anything else, and after everything else; how many users are left. */
@@ -144,8 +251,25 @@ bool bus1_peer_writable(void *peer);
 void bus1_peer_clean(void *peer);
 /* Make the pool if there is none; check that pgoff + pages is within it. */
 int bus1_peer_map(void *peer, unsigned long pgoff, unsigned long pages);
-/* The page at an index of the pool, without a reference, or NULL. */
+/* Where its file is mapped, as long as the file is open. */
+struct address_space *bus1_peer_mapping(void *peer);
+/* The page at an index of the pool, with a reference, or NULL. */
 struct page *bus1_peer_page(void *peer, unsigned long pgoff);
+/* Whether that is still it. */
+bool bus1_peer_has_page(void *peer, unsigned long pgoff, struct page *page);
+/* References besides the one that the file has. */
+void bus1_peer_get(void *peer);
+void bus1_peer_put(void *peer);
+/*
+ * Free about `max` idle pages, and tell how many that were; adds to *seen what
+ * it was worth in work. May sleep, but waits for nobody.
+ */
+unsigned long bus1_peer_shrink(void *peer, unsigned long max,
+			       unsigned long *seen);
 long bus1_stat(enum bus1_stat which);
+void bus1_peer_fdinfo(void *peer, struct bus1_fdinfo *info);
+
+/* In fdinfo.c: of a peer's file, or an exported handle's. */
+void bus1_show_fdinfo(struct seq_file *m, struct file *file);
 
 #endif /* _BUS1_BRIDGE_H */

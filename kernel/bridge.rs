@@ -110,7 +110,7 @@ impl WaitQueue {
     }
 
     /// Whether anyone is in it. To be relied on only under a lock that everyone takes, who has
-    /// entered it, before he goes to sleep.
+    /// entered it, before he goes to sleep; or after a full barrier.
     #[inline]
     pub(crate) fn is_active(&self) -> bool {
         let head = self.head.get();

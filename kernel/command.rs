@@ -3,6 +3,7 @@
 //! The table of commands, and what C calls: see `bridge.h`.
 
 use crate::abi::{self, Command};
+use crate::buffer;
 use crate::describe::Call;
 use crate::export;
 use crate::limits;
@@ -43,6 +44,8 @@ const HANDLE_MINT: u32 = number(RW, 8);
 const HANDLE_EXPORT: u32 = number(RW, 9);
 const HANDLE_IMPORT: u32 = number(RW, 10);
 const PEER_SETUP: u32 = number(W, 11);
+const BUFFER_CREATE: u32 = number(RW, 12);
+const BUFFER_OPEN: u32 = number(RW, 13);
 
 /// A command's struct in the caller's memory.
 struct Arg {
@@ -88,15 +91,18 @@ fn run(peer: &Arc<Peer>, nonblock: bool, cmd: u32, arg: Arg) -> Result {
         }
         HANDLE_MINT => {
             let mut place = place();
-            let cmd = arg.read(&mut place)?;
-            // First, to find out whether it can be: another thread may get the facet, too, and it
-            // could not be taken back.
-            arg.write(cmd)?;
-            object::mint(peer, cmd)?;
-            arg.write(cmd)
+            object::mint(peer, arg.read(&mut place)?, |cmd| arg.write(cmd))
         }
         HANDLE_EXPORT => export::export(peer, arg.read(&mut place())?, arg.ptr),
         HANDLE_IMPORT => export::import(peer, arg.read(&mut place())?, arg.ptr),
+        BUFFER_CREATE => {
+            let mut place = place();
+            let cmd = arg.read(&mut place)?;
+            buffer::create(peer, cmd)?;
+            arg.write(cmd)
+                .inspect_err(|_| object::uncreate(peer, cmd.id))
+        }
+        BUFFER_OPEN => buffer::open(peer, arg.read(&mut place())?, arg.ptr),
         PEER_SETUP => object::setup(peer, arg.read(&mut place())?),
         NODE_DESTROY => object::destroy(peer, arg.read(&mut place())?),
         HANDLE_RELEASE => object::release(peer, arg.read(&mut place())?),

@@ -84,7 +84,9 @@ impl Layout {
             end: fds,
         };
         if let Some(baggage) = m.baggage() {
-            if call.has(abi::BUS1_RECV_FDS) && !peeks {
+            let wants_fds = call.has(abi::BUS1_RECV_FDS)
+                || (call.has(abi::BUS1_RECV_MEMFD) && baggage.is_memfd());
+            if wants_fds && !peeks {
                 layout.creds += baggage.size_of_fds();
             }
             layout.end = layout.creds + baggage.size_of_creds();
@@ -222,6 +224,11 @@ fn describe_content(
             user::clear(place(layout.fds), layout.creds - layout.fds)?;
         } else if msg.n_fds > 0 && !call.has(abi::BUS1_RECV_PEEK) {
             msg.flags |= abi::BUS1_MSG_F_FDS_CLOSED;
+        }
+        if let Some(body) = baggage.body() {
+            msg.flags |= body.flags;
+            msg.body_offset = body.offset;
+            msg.body_len = body.len;
         }
         if baggage.is_stamped() {
             msg.flags |= abi::BUS1_MSG_F_CREDS;

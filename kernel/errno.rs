@@ -17,6 +17,10 @@ pub(crate) fn emediumtype() -> Error {
     Error::from_errno(-(bindings::EMEDIUMTYPE as i32))
 }
 
+pub(crate) fn eopnotsupp() -> Error {
+    Error::from_errno(-(bindings::EOPNOTSUPP as i32))
+}
+
 pub(crate) fn eloop() -> Error {
     Error::from_errno(-(bindings::ELOOP as i32))
 }

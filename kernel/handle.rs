@@ -14,6 +14,7 @@ use crate::limits::Limit;
 use crate::node::{push_notice, put_user, NodeRef, Told};
 use crate::peer::{Inner, Peer};
 use crate::room::{leave_account, Account, AccountRef};
+use crate::trace;
 use core::mem::MaybeUninit;
 use kernel::list::{
     impl_list_arc_safe, impl_list_item, AtomicTracker, List, ListArc, ListLinks, TryNewListArc,
@@ -370,7 +371,9 @@ impl Retired {
         } else {
             put_user(&handle.node, commit)
         };
-        drop(self.notice.take());
+        if let Some(notice) = self.notice.take() {
+            trace::dropped(&notice, abi::BUS1_WHY_WITHDRAWN);
+        }
         leave_account(&handle);
         if handle.charged.load(Relaxed) {
             handle.peer.user.discharge(Limit::Handles, 1);

@@ -150,7 +150,8 @@ impl<T: Hashed> IdTable<T> {
         Some(growth)
     }
 
-    fn slots(&self) -> u32 {
+    /// Indices are less than this.
+    pub(crate) fn slots(&self) -> u32 {
         (self.chunks.len() * CHUNK) as u32
     }
 

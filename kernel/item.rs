@@ -3,6 +3,7 @@
 //! What can stand in a queue, and the links that it takes.
 
 use crate::message::{Kind, Message};
+use crate::trace;
 use core::cell::UnsafeCell;
 use kernel::list::{
     impl_list_arc_safe, impl_list_item, AtomicTracker, List, ListArc, ListItem, ListLinks,
@@ -50,21 +51,30 @@ pub(crate) trait AnyDeliver: Send + Sync {}
 impl<T: Deliver> AnyDeliver for T {}
 
 /// The instant of a multicast: not set, then set.
-pub(crate) struct Commit(Atomic<bool>);
+pub(crate) struct Commit {
+    is_set: Atomic<bool>,
+    /// In the trace: see [`trace::new_transaction`].
+    pub(crate) trace_id: u64,
+}
 
 impl Commit {
     pub(crate) fn new() -> Result<Arc<Self>> {
-        Ok(Arc::new(Self(Atomic::new(false)), GFP_KERNEL_ACCOUNT)?)
+        let commit = Self {
+            is_set: Atomic::new(false),
+            trace_id: trace::new_transaction(),
+        };
+        Ok(Arc::new(commit, GFP_KERNEL_ACCOUNT)?)
     }
 
     /// Release: everything that was linked is visible to whoever sees the flag. Pairs with
     /// [`is_set`](Self::is_set).
     pub(crate) fn set(&self) {
-        self.0.store(true, ordering::Release);
+        trace::committed(self);
+        self.is_set.store(true, ordering::Release);
     }
 
     pub(crate) fn is_set(&self) -> bool {
-        self.0.load(ordering::Acquire)
+        self.is_set.load(ordering::Acquire)
     }
 }
 
@@ -90,14 +100,16 @@ pub(crate) struct Item<T: ?Sized> {
     #[pin]
     pending_tracker: AtomicTracker<1>,
     tag: Tag,
+    /// In what is padding otherwise.
+    pub(crate) trace_id: trace::Id,
     /// Under the lock of the home peer: only [`Queue`] touches it.
     pub(crate) state: UnsafeCell<State>,
     #[pin]
     pub(crate) body: T,
 }
 
-// SAFETY: The cells are touched only by `Queue` methods that have `&mut` on the queue of the item's
-// home peer.
+// SAFETY: The state is touched only by `Queue` methods that have `&mut` on the queue of the item's
+// home peer, the id in the trace by who has the one `ListArc`.
 unsafe impl<T: ?Sized + Send> Send for Item<T> {}
 // SAFETY: As above.
 unsafe impl<T: ?Sized + Sync> Sync for Item<T> {}
@@ -154,6 +166,7 @@ impl<T: Deliver> Item<T> {
             tracker <- AtomicTracker::new(),
             pending_tracker <- AtomicTracker::new(),
             tag: T::TAG,
+            trace_id: trace::Id::none(),
             state: UnsafeCell::new(State { queued: false, level: 0, commit: None }),
             body <- body,
         })
@@ -164,6 +177,11 @@ impl Item<dyn AnyDeliver> {
     #[inline]
     pub(crate) fn tag(&self) -> Tag {
         self.tag
+    }
+
+    #[inline]
+    pub(crate) fn is_notice(&self) -> bool {
+        matches!(self.tag, Tag::Handle | Tag::Node)
     }
 
     #[inline]

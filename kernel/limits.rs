@@ -8,12 +8,13 @@
 
 use crate::abi;
 use crate::errno::edquot;
+use crate::trace;
 use core::fmt::Write;
 use core::ptr::NonNull;
 use kernel::alloc::flags::GFP_KERNEL_ACCOUNT;
 use kernel::ffi::{c_int, c_long};
 use kernel::prelude::*;
-use kernel::rbtree::RBTree;
+use kernel::rbtree::{RBTree, RBTreeNodeReservation};
 use kernel::sync::atomic::{ordering::Acquire, ordering::Relaxed, ordering::Release, Atomic};
 
 /// What users have. The order is that of `enum bus1_limit`.
@@ -26,11 +27,9 @@ pub(crate) enum Limit {
     Nodes = abi::BUS1_LIMIT_NODES as usize,
     /// Handles that their peers hold.
     Handles = abi::BUS1_LIMIT_HANDLES as usize,
-    /// Messages that they have sent and nobody has received.
+    /// Messages that they have sent and nobody has received, and handles in those.
     Messages = abi::BUS1_LIMIT_MESSAGES as usize,
-    /// Handles in those.
-    Passed = abi::BUS1_LIMIT_PASSED as usize,
-    /// Files in those.
+    /// Files in those, and of buffers.
     Files = abi::BUS1_LIMIT_FILES as usize,
     /// Pages of their peers' pools.
     Pages = abi::BUS1_LIMIT_PAGES as usize,
@@ -68,6 +67,28 @@ impl Table {
     fn users(&mut self) -> &mut Users {
         self.0.get_or_insert_with(RBTree::new)
     }
+
+    fn get_or_insert(&mut self, uid: u32, new: NewUser) -> Result<&mut User> {
+        let users = self.users();
+        if users.get(&uid).is_none() {
+            let NewUser { user, node } = new;
+            users.insert(node.into_node(uid, user));
+        }
+        Ok(users.get_mut(&uid).ok_or(ENOMEM)?)
+    }
+}
+
+/// Allocated outside of the lock: reclaim may end a peer, which takes it.
+struct NewUser {
+    user: KBox<User>,
+    node: RBTreeNodeReservation<u32, KBox<User>>,
+}
+
+fn new_user(uid: u32) -> Result<NewUser> {
+    Ok(NewUser {
+        user: KBox::new(User::new(uid), GFP_KERNEL_ACCOUNT)?,
+        node: RBTreeNodeReservation::new(GFP_KERNEL_ACCOUNT)?,
+    })
 }
 
 /// Called once, before anything else.
@@ -79,7 +100,6 @@ pub(crate) fn init(pages: i64) {
         (Limit::Nodes, 1 << 18),
         (Limit::Handles, 1 << 18),
         (Limit::Messages, 1 << 17),
-        (Limit::Passed, 1 << 16),
         (Limit::Files, 1 << 14),
         (Limit::Pages, pages),
     ] {
@@ -117,15 +137,11 @@ pub(crate) struct Opened {
 impl Opened {
     /// For a new peer of the user with a number. EDQUOT. No lock may be held, nor when it is dropped.
     pub(crate) fn new(uid: u32) -> Result<Self> {
+        let new = new_user(uid)?;
         let mut table = USERS.lock();
-        let users = table.users();
-        if users.get(&uid).is_none() {
-            let user = KBox::new(User::new(uid), GFP_KERNEL_ACCOUNT)?;
-            users.try_create_and_insert(uid, user, GFP_KERNEL_ACCOUNT)?;
-        }
-        let user = users.get_mut(&uid).ok_or(ENOMEM)?;
+        let user = table.get_or_insert(uid, new)?;
         user.peers += 1;
-        let user = UserRef(NonNull::from(&mut **user));
+        let user = UserRef(NonNull::from(user));
         drop(table);
         let is_open = user.charge(Limit::Peers, 1);
         let opened = Self {
@@ -207,7 +223,8 @@ impl UserRef {
             return Ok(());
         }
         used.add(-n, Relaxed);
-        Err(edquot())
+        let resource = abi::BUS1_RESOURCE_USER + what as u32;
+        Err(trace::refused(0, resource, edquot()))
     }
 
     /// Charges what there is already, whatever the limit.
@@ -311,20 +328,13 @@ pub(crate) extern "C" fn bus1_limit_set_user(uid: u32, which: u32, max: c_long) 
 
 /// A negative limit is the default one.
 fn set_user(uid: u32, i: usize, max: i64) -> Result {
+    let new = new_user(uid)?;
     let mut table = USERS.lock();
-    let users = table.users();
-    if users.get(&uid).is_none() {
-        if max < 0 {
-            return Ok(());
-        }
-        let user = KBox::new(User::new(uid), GFP_KERNEL_ACCOUNT)?;
-        users.try_create_and_insert(uid, user, GFP_KERNEL_ACCOUNT)?;
-    }
-    let user = users.get_mut(&uid).ok_or(ENOMEM)?;
+    let user = table.get_or_insert(uid, new)?;
     if max < 0 {
         user.set &= !(1 << i);
         user.max[i].store(DEFAULTS[i].load(Relaxed), Relaxed);
-        sweep(users);
+        sweep(table.users());
     } else {
         user.set |= 1 << i;
         user.max[i].store(max, Relaxed);

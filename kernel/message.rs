@@ -371,6 +371,12 @@ impl Message {
         Amounts::of(self.len(), extras & 0xff, extras >> 8)
     }
 
+    /// It is charged for nothing but being one.
+    #[inline(always)]
+    fn is_small(&self) -> bool {
+        self.len() <= INLINE && self.extras.load(Relaxed) == 0
+    }
+
     /// It has a slice that is not user space's.
     #[inline]
     fn has_own_slice(&self) -> bool {
@@ -394,7 +400,11 @@ impl Message {
             inner.slices.free(slice.id);
             Stat::Slices.add(-1);
         }
+        let trim = owner.note_idle(&mut inner);
         owner.unlock_room(inner);
+        if trim {
+            owner.trim();
+        }
     }
 
     /// The user it is charged to alone, who is to be discharged.
@@ -415,7 +425,11 @@ impl Message {
         let account = unsafe { AccountRef::from_ptr(self.charged.load(Relaxed)) };
         if let Some(account) = account {
             self.charged.store(core::ptr::null_mut(), Relaxed);
-            owner.discharge(account, &self.amounts());
+            if self.is_small() {
+                owner.discharge(account, &Amounts::MESSAGE);
+            } else {
+                owner.discharge(account, &self.amounts());
+            }
         }
     }
 
@@ -470,29 +484,34 @@ impl Amounts {
 }
 
 /// What was charged to the user who sent it.
-#[inline]
+#[inline(always)]
 pub(crate) fn discharge_user(user: UserRef, what: &Amounts) {
-    if what.has_extras() {
-        user.discharge(Limit::Passed, what.handles() as usize);
+    if what.files() != 0 {
         user.discharge(Limit::Files, what.files() as usize);
     }
     // Last: it keeps the user.
-    user.discharge(Limit::Messages, 1);
+    user.discharge(Limit::Messages, 1 + what.handles() as usize);
 }
 
 /// A message that is not linked yet: nobody else can see it. Not to be dropped under a lock.
 pub(crate) struct Draft(ListArc<Item<Message>>);
 
 impl Draft {
-    /// EDQUOT if its sender has too many on their way.
+    /// EDQUOT if its sender has too many on their way; handles count as messages do.
     #[inline(always)]
-    pub(crate) fn new(from: &Peer, node: NodeRef, len: usize, priority: u8) -> Result<Self> {
-        from.user.charge(Limit::Messages, 1)?;
+    pub(crate) fn new(
+        from: &Peer,
+        node: NodeRef,
+        len: usize,
+        priority: u8,
+        n_handles: usize,
+    ) -> Result<Self> {
+        from.user.charge(Limit::Messages, 1 + n_handles)?;
         let memory = node
             .owner
             .spare
             .take()
-            .inspect_err(|_| from.user.discharge(Limit::Messages, 1))?;
+            .inspect_err(|_| from.user.discharge(Limit::Messages, 1 + n_handles))?;
         let charged = from
             .user
             .as_ptr()
@@ -509,7 +528,7 @@ impl Draft {
                 }),
                 charged: Atomic::new(charged),
                 len: len as u32,
-                extras: Atomic::new(0),
+                extras: Atomic::new(n_handles as i16),
                 fate: Atomic::new(UNSENT),
                 priority,
                 is_plain: Atomic::new(true),
@@ -524,17 +543,13 @@ impl Draft {
         unsafe { &mut *self.0.written.get() }
     }
 
-    /// It is to bring so many handles and files; before it is booked. EDQUOT if its sender has too many
-    /// on their way.
-    #[inline]
-    pub(crate) fn charge_extras(&self, from: &Peer, handles: usize, files: usize) -> Result {
-        if handles != 0 {
-            from.user.charge(Limit::Passed, handles)?;
-            self.0.extras.store(handles as i16, Relaxed);
-        }
-        if files != 0 {
-            from.user.charge(Limit::Files, files)?;
-            self.0.extras.store((files << 8 | handles) as i16, Relaxed);
+    /// It is to bring so many files, too; before it is booked. EDQUOT if its sender has too many on
+    /// their way.
+    pub(crate) fn charge_files(&self, from: &Peer, n: usize) -> Result {
+        if n != 0 {
+            from.user.charge(Limit::Files, n)?;
+            let n_handles = self.0.extras.load(Relaxed);
+            self.0.extras.store((n << 8) as i16 | n_handles, Relaxed);
         }
         Ok(())
     }
@@ -562,6 +577,11 @@ impl Draft {
     #[inline(always)]
     pub(crate) fn amounts(&self) -> Amounts {
         self.0.amounts()
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_small(&self) -> bool {
+        self.0.is_small()
     }
 
     /// Copies the payload, inline or to a slice. EFAULT, and what [`Peer::reserve`] fails with.

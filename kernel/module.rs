@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! bus1: capability-based IPC. See bus1(7) for what it does, docs/design.md for why it is built
-//! so. `bridge.c` holds the device; everything from the parsing of commands on is here.
+//! so. `bridge.c` holds the device and `backing.c` the shrinker; everything from the parsing of
+//! commands on is here.
 //!
 //! Each file knows only those above it:
 //!
@@ -9,29 +10,38 @@
 //! |---|---|
 //! | `abi`, `bridge`, `errno`, `user` | the structs of user space, the C side, copying from and to user memory |
 //! | `ids`, `slices`, `item`, `queue` | containers that know nothing of peers: ids, the pool's allocator, the order |
-//! | `pool`, `baggage` | the pages of a pool; files and stamps |
-//! | `node`, `handle`, `message`, `peer`, `moving`, `spare` | the objects, the peer that ties them together, counts on their way out, memory for the next message |
-//! | `object`, `export`, `send`, `describe`, `recv` | the commands, and how what is received is described |
+//! | `quota`, `limits` | how senders share a receiver; what users may have |
+//! | `backing`, `pool`, `baggage` | the memory of a pool and its pages; files, stamps, where a body is |
+//! | `memfd`, `node`, `handle`, `message`, `peer`, `room`, `reclaim`, `moving`, `spare` | what a buffer has, the objects, the peer that ties them together, who waits for room there, idle pages of its pool, counts on their way out, memory for the next message |
+//! | `object`, `export`, `buffer`, `send`, `describe`, `recv` | the commands, and how what is received is described |
+//! | `trace`, `fdinfo` | how all of this is watched: the tracepoints, which others fire, and what `/proc` shows |
 //! | `command` | the table of commands, and the entry points that C calls |
 //!
 //! # Locks
 //!
 //! A peer's `inner` lock (a spinlock) is held for one short, bounded section at a time; no two
-//! peers' locks are ever held together. Inside it nests `Node::holders` of any node, and nothing
-//! nests in that. Under neither lock is memory allocated, user memory touched, or a reference
-//! dropped that could be the last of a message or handle: their ends take locks of other peers.
+//! peers' locks are ever held together. Inside it nests `Node::holders` of any node, or the lock of
+//! the shrinker's list, and nothing nests in those. Under none of them is memory allocated, user
+//! memory touched, or a reference dropped that could be the last of a message or handle: their ends
+//! take locks of other peers.
+//!
+//! The shrinker takes the two it needs in whatever thread is short of memory.
 
 mod abi;
+mod backing;
 mod baggage;
 mod bridge;
+mod buffer;
 mod command;
 mod describe;
 mod errno;
 mod export;
+mod fdinfo;
 mod handle;
 mod ids;
 mod item;
 mod limits;
+mod memfd;
 mod message;
 mod moving;
 mod node;
@@ -40,11 +50,13 @@ mod peer;
 mod pool;
 mod queue;
 mod quota;
+mod reclaim;
 mod recv;
 mod room;
 mod send;
 mod slices;
 mod spare;
+mod trace;
 mod user;
 
 /// C holds `module_init`; the printing macros want this.

@@ -29,11 +29,14 @@
 //! The notice of a node's death is the handle itself, linked into its holder's queue; that a node is
 //! unused is told by the node itself, in its owner's queue. So a notice needs no memory.
 
+use crate::abi;
 use crate::bridge::{Counted, Stat};
 use crate::errno::ehostunreach;
 use crate::handle::{Grade, Handle, HandleList};
 use crate::item::{Commit, Deliver, Entry, Item, Ready, Tag};
+use crate::memfd::Buffer;
 use crate::peer::{Inner, Peer};
+use crate::trace;
 use core::mem;
 use kernel::list::{List, ListArc};
 use kernel::prelude::*;
@@ -57,11 +60,13 @@ pub(crate) struct Node {
     pub(crate) badge: u64,
     /// If it is a facet.
     pub(crate) base: Option<NodeRef>,
+    /// If it is a buffer: no message is sent to it, or to a facet of it.
+    pub(crate) buffer: Option<KBox<Buffer>>,
     /// Messages to it are stamped with their sender.
     pub(crate) wants_creds: bool,
     /// It carries one message.
     pub(crate) is_once: bool,
-    /// Neither of both, nor its base.
+    /// Neither of both, nor its base, and no buffer.
     pub(crate) is_plain: bool,
     /// It has carried that, or is about to. Under the owner's lock.
     spent: Atomic<bool>,
@@ -95,12 +100,20 @@ unsafe impl Deliver for Node {
 
 impl Node {
     pub(crate) fn new(owner: Arc<Peer>, cookie: u64, wants_creds: bool) -> Result<NodeRef> {
-        Self::alloc(owner, cookie, 0, None, wants_creds, false)
+        Self::alloc(owner, cookie, 0, None, None, wants_creds, false)
+    }
+
+    pub(crate) fn new_buffer(
+        owner: Arc<Peer>,
+        cookie: u64,
+        buffer: KBox<Buffer>,
+    ) -> Result<NodeRef> {
+        Self::alloc(owner, cookie, 0, None, Some(buffer), false, false)
     }
 
     pub(crate) fn new_facet(base: NodeRef, badge: u64, is_once: bool) -> Result<NodeRef> {
         let owner = base.owner.clone();
-        Self::alloc(owner, base.cookie, badge, Some(base), false, is_once)
+        Self::alloc(owner, base.cookie, badge, Some(base), None, false, is_once)
     }
 
     fn alloc(
@@ -108,16 +121,21 @@ impl Node {
         cookie: u64,
         badge: u64,
         base: Option<NodeRef>,
+        buffer: Option<KBox<Buffer>>,
         wants_creds: bool,
         is_once: bool,
     ) -> Result<NodeRef> {
-        let is_plain = !is_once && !base.as_ref().map_or(wants_creds, |b| b.wants_creds);
+        let is_special = base.as_ref().map_or(wants_creds || buffer.is_some(), |b| {
+            b.wants_creds || b.buffer.is_some()
+        });
+        let is_plain = !is_once && !is_special;
         Arc::pin_init(
             Item::new(try_pin_init!(Self {
                 owner,
                 cookie,
                 badge,
                 base,
+                buffer,
                 wants_creds,
                 is_once,
                 is_plain,
@@ -238,8 +256,11 @@ impl Node {
 }
 
 /// Marks a node dead, for good.
-pub(crate) fn mark_dead(node: &Node, _owner: &mut Inner) {
+pub(crate) fn mark_dead(node: &Node, owner: &mut Inner) {
     node.dead.store(true, Relaxed);
+    if let Some(buffer) = &node.buffer {
+        buffer.end(owner);
+    }
 }
 
 /// After a facet was marked dead for good: its base may be unused. True if the owner is to be woken.
@@ -458,11 +479,9 @@ pub(crate) fn tell_unused(node: &NodeRef, owner: &mut Inner, commit: Option<&Arc
 }
 
 /// Notices have the lowest priority.
-pub(crate) fn push_notice(peer: &mut Inner, notice: Entry, commit: Option<&Arc<Commit>>) {
-    match commit {
-        Some(commit) => peer.queue.push_pending(notice, 0, commit),
-        None => peer.queue.push(notice, 0),
-    }
+pub(crate) fn push_notice(peer: &mut Inner, mut notice: Entry, commit: Option<&Arc<Commit>>) {
+    trace::noticed(&mut notice, commit);
+    peer.queue.push_notice(notice, commit);
 }
 
 /// The owner has passed the node on: withdraws the notices, of the node and its base, that were not
@@ -474,7 +493,9 @@ pub(crate) fn note_passed(node: &NodeRef, owner: &mut Inner) -> (Option<Entry>, 
         }
         node.in_use.store(true, Relaxed);
         node.seq.store(node.seq.load(Relaxed) + 1, Relaxed);
-        owner.queue.remove(&**node)
+        let overtaken = owner.queue.remove(&**node)?;
+        trace::dropped(&overtaken, abi::BUS1_WHY_WITHDRAWN);
+        Some(overtaken)
     };
     (note(node), node.base.as_ref().and_then(note))
 }

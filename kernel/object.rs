@@ -37,7 +37,13 @@ pub(crate) fn create(peer: &Arc<Peer>, cmd: &mut bus1_cmd_node) -> Result {
     Ok(())
 }
 
-pub(crate) fn mint(peer: &Arc<Peer>, cmd: &mut bus1_cmd_mint) -> Result {
+/// `tell` writes the command back. The facet could not be taken back if that failed later, since
+/// another thread may have got it, too: so it comes first.
+pub(crate) fn mint(
+    peer: &Arc<Peer>,
+    cmd: &mut bus1_cmd_mint,
+    tell: impl Fn(&bus1_cmd_mint) -> Result,
+) -> Result {
     let once = cmd.flags & u64::from(abi::BUS1_MINT_ONCE) != 0;
     if cmd.flags & !u64::from(abi::BUS1_MINT_ONCE) != 0 || cmd.id != 0 {
         return Err(EINVAL);
@@ -45,8 +51,17 @@ pub(crate) fn mint(peer: &Arc<Peer>, cmd: &mut bus1_cmd_mint) -> Result {
     if cmd.badge == 0 && !once {
         return Err(EINVAL);
     }
-    cmd.id = peer.mint(cmd.node, cmd.badge, once)?;
-    Ok(())
+    let (node, badge) = (cmd.node, cmd.badge);
+    let minted = peer.mint(node, badge, once, |id| {
+        cmd.id = id;
+        tell(cmd)
+    });
+    if minted.is_err() && cmd.id != 0 {
+        cmd.id = 0;
+        // As it was; it could be written a moment ago.
+        let _ = tell(cmd);
+    }
+    minted
 }
 
 pub(crate) fn setup(peer: &Arc<Peer>, cmd: &bus1_cmd_setup) -> Result {
@@ -129,7 +144,7 @@ fn destroy_one(peer: &Arc<Peer>, id: u64, flags: u64) -> Result<bool> {
     inner.queue.prune(&mut garbage, PRUNE);
     peer.unlock_all(inner);
     tell(holders, None, &mut HandleList::new());
-    peer.drop_items(garbage);
+    peer.drop_items(garbage, abi::BUS1_WHY_DEAD);
     Ok(true)
 }
 
@@ -190,7 +205,7 @@ fn destroy_ids(peer: &Arc<Peer>, ids: &[u64], flags: u64) -> Result {
         }
         peer.wake();
     }
-    peer.drop_items(garbage);
+    peer.drop_items(garbage, abi::BUS1_WHY_DEAD);
     Ok(())
 }
 
@@ -205,7 +220,7 @@ fn tell_facets(peer: &Peer, base: &NodeRef, commit: &Arc<Commit>, told: &mut Han
         mark_dead(&facet, &mut inner);
         remove(&facet, &mut inner, &mut garbage);
         drop(inner);
-        drop(garbage);
+        peer.drop_items(garbage, abi::BUS1_WHY_DEAD);
         tell_holders(&facet, Some(commit), told);
     }
 }
@@ -218,7 +233,7 @@ pub(crate) fn finish_spent(facet: &NodeRef) {
     remove(facet, &mut inner, &mut garbage);
     let is_told = detach(facet, &mut inner, None);
     owner.unlock_all(inner);
-    drop(garbage);
+    owner.drop_items(garbage, abi::BUS1_WHY_DEAD);
     if is_told {
         owner.wake();
     }

@@ -2,6 +2,8 @@
 
 //! Peers: what they hold, and how things get in and out of it.
 
+use crate::abi;
+use crate::backing::Mapping;
 use crate::bridge::{Counted, Stat, WaitQueue};
 use crate::errno::{edquot, ehostunreach};
 use crate::handle::{Grade, Handle, HandleList, HandleRef, Retired, WaitList};
@@ -13,9 +15,11 @@ use crate::node::{mark_dead, tell_holders, Grant, Node, NodeRef, Use};
 use crate::pool::Pool;
 use crate::queue::Queue;
 use crate::quota::allows;
+use crate::reclaim::Reclaim;
 use crate::room::{self, AccountRef, Book, NewAccount, Ring};
 use crate::slices::{Slice, Slices, GRANULE};
 use crate::spare::Spare;
+use crate::trace;
 use core::mem;
 use core::ptr::NonNull;
 use kernel::alloc::flags;
@@ -40,7 +44,7 @@ pub(crate) enum Object {
 
 #[pin_data(PinnedDrop)]
 pub(crate) struct Peer {
-    /// Never used again.
+    /// Never used again, and never 0.
     pub(crate) id: u64,
     /// Who opened it.
     pub(crate) user: UserRef,
@@ -54,11 +58,13 @@ pub(crate) struct Peer {
     /// For its handles.
     pub(crate) spare_handle: Spare<Handle>,
     /// It stands for an exported handle: see `export.rs`.
-    is_export: bool,
+    pub(crate) is_export: bool,
     /// Messages are received by priority.
     pub(crate) by_priority: Atomic<bool>,
     /// Set once, under the lock, when the peer is first mapped.
     pool: SetOnce<Pool>,
+    /// Of the file, if it can be mapped.
+    mapping: Option<Mapping>,
     _counted: Counted,
     /// Last: it keeps the user.
     opened: Opened,
@@ -82,6 +88,7 @@ pub(crate) struct Inner {
     /// The facets of this peer's nodes.
     facets: RBTree<FacetKey, NodeRef>,
     pub(crate) slices: Slices,
+    pub(crate) reclaim: Reclaim,
     /// The size of the pool.
     pub(crate) pool_granules: u32,
     /// What is in flight to this peer.
@@ -291,7 +298,12 @@ impl Peer {
         let mut new = Some(NewAccount::new(user, uid)?);
         let own = book.open(id, user, uid, &mut new).ok_or(ENOMEM)?;
         book.hold(own);
-        Arc::pin_init(
+        let mapping = if is_export {
+            None
+        } else {
+            Some(Mapping::new()?)
+        };
+        let peer = Arc::pin_init(
             try_pin_init!(Self {
                 id,
                 user,
@@ -303,6 +315,7 @@ impl Peer {
                         nodes: 0,
                         facets: RBTree::new(),
                         slices: Slices::new(),
+                        reclaim: Reclaim::new(),
                         pool_granules: 0,
                         book,
                         own,
@@ -318,17 +331,22 @@ impl Peer {
                 is_export,
                 by_priority: Atomic::new(false),
                 pool: SetOnce::new(),
+                mapping,
                 _counted: Counted::new(Stat::Peers),
                 opened,
             }? Error),
             GFP_KERNEL_ACCOUNT,
-        )
+        )?;
+        trace::opened(&peer);
+        Ok(peer)
     }
 
     /// Ends the peer (OBJ-1). Each notice that is due stands for itself: this can not fail.
     pub(crate) fn close(&self) {
+        trace::closed(self);
         let mut inner = self.inner.lock();
         inner.closed = true;
+        self.unlist(&mut inner);
         let n_nodes = mem::replace(&mut inner.nodes, 0);
         let ids = mem::replace(&mut inner.ids, IdTable::new());
         let facets = mem::replace(&mut inner.facets, RBTree::new());
@@ -350,12 +368,15 @@ impl Peer {
         }
         drop(facets);
         items.drop_all();
+        self.release_all();
         self.opened.close();
     }
 
-    /// Drops what was taken off the queue. Each may hold the last use of something.
-    pub(crate) fn drop_items(&self, mut items: Items) {
+    /// Drops what was taken off the queue, and why: one of `enum bus1_why`. Each may hold the last
+    /// use of something.
+    pub(crate) fn drop_items(&self, mut items: Items, why: u32) {
         while let Some(item) = items.pop_front() {
+            trace::dropped(&item, why);
             drop(item);
             crate::bridge::resched();
         }
@@ -364,6 +385,10 @@ impl Peer {
     #[inline]
     pub(crate) fn pool(&self) -> Option<&Pool> {
         self.pool.as_ref()
+    }
+
+    pub(crate) fn mapping(&self) -> Option<&Mapping> {
+        self.mapping.as_ref()
     }
 
     #[inline]
@@ -392,7 +417,7 @@ impl Peer {
         let entry = self.inner.lock().queue.next(&mut garbage, |_| false);
         drop(entry);
         if !garbage.is_empty() {
-            self.drop_items(garbage);
+            self.drop_items(garbage, abi::BUS1_WHY_DEAD);
         }
     }
 
@@ -405,7 +430,7 @@ impl Peer {
                 growth = inner.ids.grow(g);
             }
             if inner.nodes >= self.user.max_of_peer(Limit::Nodes) {
-                return Err(edquot());
+                return Err(self.refused(abi::BUS1_RESOURCE_NODES, edquot()));
             }
             if let (None, Some(id)) = (inner.ids.growth(2), inner.ids.next_id()) {
                 self.user.charge(Limit::Nodes, 1)?;
@@ -422,8 +447,15 @@ impl Peer {
     }
 
     /// Makes a facet of the node with an id, or finds the one there is, if it is not to be one-shot.
-    /// Returns its id.
-    pub(crate) fn mint(&self, id: u64, badge: u64, is_once: bool) -> Result<u64> {
+    /// `tell` is given its id before it is there: if that fails nothing has happened.
+    pub(crate) fn mint(
+        &self,
+        id: u64,
+        badge: u64,
+        is_once: bool,
+        mut tell: impl FnMut(u64) -> Result,
+    ) -> Result {
+        let mut told = 0;
         let mut growth = None;
         let mut spare: Option<(NodeRef, RBTreeNodeReservation<FacetKey, NodeRef>)> = None;
         loop {
@@ -434,19 +466,33 @@ impl Peer {
                 Some(Object::Handle(handle)) if handle.is_held() => return Err(EPERM),
                 _ => return Err(ENXIO),
             };
+            // It would carry no message.
+            if is_once && base.buffer.is_some() {
+                return Err(EINVAL);
+            }
             if !is_once {
                 if let Some(facet) = inner.facets.get(&(addr(&base), badge, 0)) {
-                    return Ok(facet.id.load(Relaxed));
+                    let id = facet.id.load(Relaxed);
+                    drop(inner);
+                    return if id == told { Ok(()) } else { tell(id) };
                 }
             }
             if inner.nodes >= self.user.max_of_peer(Limit::Nodes) {
-                return Err(edquot());
+                return Err(self.refused(abi::BUS1_RESOURCE_NODES, edquot()));
             }
             if let Some(g) = growth.take() {
                 growth = inner.ids.grow(g);
             }
             let need = inner.ids.growth(2);
             if let (None, Some(id)) = (need, inner.ids.next_id()) {
+                if spare.is_some() && id != told {
+                    drop(inner);
+                    growth = None;
+                    // Another one may take the id meanwhile: then the next is told.
+                    tell(id)?;
+                    told = id;
+                    continue;
+                }
                 if let Some((facet, tree)) = spare.take() {
                     self.user.charge(Limit::Nodes, 1)?;
                     facet.id.store(id, Relaxed);
@@ -456,7 +502,7 @@ impl Peer {
                     if let Some(key) = facet_key(&facet) {
                         inner.facets.insert(tree.into_node(key, facet));
                     }
-                    return Ok(id);
+                    return Ok(());
                 }
             }
             drop(inner);
@@ -503,7 +549,7 @@ impl Peer {
             if inner.n_handles() >= self.user.max_of_peer(Limit::Handles)
                 || self.user.is_full(Limit::Handles)
             {
-                return Err(edquot());
+                return Err(self.refused(abi::BUS1_RESOURCE_HANDLES, edquot()));
             }
             if let Some(g) = growth.take() {
                 growth = inner.ids.grow(g);
@@ -552,14 +598,17 @@ impl Peer {
                 return Err(EMSGSIZE);
             }
             if inner.slices.in_use().0 >= MAX_SLICES {
-                return Err(EAGAIN);
+                return Err(self.refused(abi::BUS1_RESOURCE_SLICES, EAGAIN));
             }
             if let Some(g) = growth.take() {
                 growth = inner.slices.grow(g);
             }
             let Some(need) = inner.slices.growth() else {
                 inner.book_in(draft, from, account)?;
-                let slice = inner.slices.alloc(granules).ok_or(EAGAIN)?;
+                let slice = inner
+                    .slices
+                    .alloc(granules)
+                    .ok_or_else(|| self.refused(abi::BUS1_RESOURCE_POOL, EAGAIN))?;
                 drop(inner);
                 Stat::Slices.add(1);
                 return Ok(slice);
@@ -582,6 +631,7 @@ impl Peer {
         let has = inner.slices.release(id);
         if has {
             Stat::Slices.add(-1);
+            self.note_idle(inner);
         }
         has
     }
@@ -602,6 +652,7 @@ impl Peer {
         for id in ids {
             inner.slices.free(*id);
         }
+        self.note_idle(&mut inner);
         self.unlock_room(inner);
         Stat::Slices.add(-(ids.len() as i64));
         Ok(())
@@ -628,7 +679,7 @@ impl Peer {
         if draft.node().is_once {
             draft.node().set_spent(&mut inner, true);
         }
-        Ok(self.push(&mut inner, draft, commit))
+        Ok(self.push(&mut inner, draft, from, commit))
     }
 
     /// Links a message that brings a handle which this peer has already, or gives it back if that is
@@ -656,7 +707,7 @@ impl Peer {
         }
         handle.add_coming(1, &mut inner);
         draft.set_only(Passed::Handle(handle));
-        Ok(self.push(&mut inner, draft, None))
+        Ok(self.push(&mut inner, draft, from, None))
     }
 
     #[inline(always)]
@@ -664,17 +715,25 @@ impl Peer {
         &self,
         inner: &mut Inner,
         draft: Draft,
+        from: &Self,
         commit: Option<&Arc<Commit>>,
     ) -> Option<Arc<Self>> {
         // Whoever waits has taken the lock to look since he queued himself up.
         let waiter = self.wait.is_active().then(|| draft.node().owner.clone());
         let level = self.level(draft.priority());
-        let message = draft.into_message();
+        let mut message = draft.into_message();
+        trace::sent(from, &mut message, commit);
         match commit {
             Some(commit) => inner.queue.push_pending(message as Entry, level, commit),
             None => inner.queue.push(message as Entry, level),
         }
         waiter
+    }
+
+    /// Its bound of something is reached. Under any lock.
+    #[cold]
+    fn refused(&self, resource: u32, error: Error) -> Error {
+        trace::refused(self.id, resource, error)
     }
 
     #[inline]
@@ -694,10 +753,10 @@ impl Peer {
         if let Some(n) = have() {
             return check(n);
         }
-        if pgoff != 0 || pages == 0 || pages > crate::abi::BUS1_MAX_POOL as usize / PAGE_SIZE {
+        if pgoff != 0 || pages == 0 || pages > abi::BUS1_MAX_POOL as usize / PAGE_SIZE {
             return Err(EINVAL);
         }
-        let pool = Pool::new(pages, self.user)?;
+        let pool = Pool::new(pages, self, self.user)?;
         let mut growth = None;
         loop {
             let mut inner = self.inner.lock();
@@ -720,7 +779,13 @@ impl Peer {
         }
     }
 
+    /// A page of the pool, with a reference.
     pub(crate) fn page(&self, pgoff: usize) -> Option<NonNull<bindings::page>> {
-        self.pool()?.page_ptr(pgoff)
+        // Under the lock it is not parked, and so not freed.
+        let _inner = self.inner.lock();
+        let page = self.pool()?.page_ptr(pgoff)?;
+        // SAFETY: As said.
+        unsafe { abi::bus1_page_get(page.as_ptr().cast()) };
+        Some(page)
     }
 }

@@ -2,18 +2,21 @@
 
 //! The pages of a pool: memory that senders copy into, once, and the receiver maps read-only.
 //!
-//! Pages are added as slices first reach them, zeroed, and stay until the peer ends. What a
-//! page shows is only ever what was sent to this peer, or zero: the tail of a slice's last granule is
-//! zeroed, and so is a slice whose copying failed (MSG-4). A freed slice keeps the bytes that
-//! its receiver has seen already.
+//! Pages are added as slices first reach them, zeroed, and charged to who made the pool. They stay
+//! until they are idle, that is, until no slice touches them, and memory is short, or the peer is
+//! closed: see `reclaim.rs`. What a page shows is only ever what was sent to this peer, or zero:
+//! the tail of a slice's last granule is zeroed, and so is a slice whose copying failed (MSG-4). A
+//! freed slice keeps the bytes that its receiver has seen already.
 //!
-//! Copying is done without any lock, by whoever has allocated the slice: slices do not overlap.
+//! Copying is done without any lock, by whoever has allocated the slice: slices do not overlap, and
+//! no page that a slice touches goes back.
 
+use crate::backing::{Backing, Mapping, OwnedPage, Place};
 use crate::bridge::Stat;
 use crate::limits::{Limit, UserRef};
-use crate::slices::GRANULE;
+use crate::slices::{Slices, GRANULE};
 use crate::user::{copy_in, Payload};
-use core::mem::{ManuallyDrop, MaybeUninit};
+use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 use kernel::alloc::KVVec;
 use kernel::bindings;
@@ -22,89 +25,172 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{ordering, Atomic};
 use kernel::types::ScopeGuard;
 
+/// Places that are counted together, so that empty ones need not be looked at one by one.
+const GROUP: usize = 64;
+
 pub(crate) struct Pool {
-    /// Each is null, or a page of ours, set once.
-    pages: KVVec<Atomic<*mut bindings::page>>,
+    places: KVVec<Place>,
+    /// How many pages there are in each group of places.
+    groups: KVVec<Atomic<i32>>,
     n_pages: Atomic<u64>,
     /// Whose peer it is of.
     user: UserRef,
+    pub(crate) backing: Backing,
 }
 
 impl Pool {
-    pub(crate) fn new(n: usize, user: UserRef) -> Result<Self> {
-        let mut pages = KVVec::with_capacity(n, GFP_KERNEL_ACCOUNT)?;
+    /// Of `n` pages, for a peer. Charged to its user, and to the current process.
+    pub(crate) fn new(n: usize, peer: *const impl Sized, user: UserRef) -> Result<Self> {
+        let mut places = KVVec::with_capacity(n, GFP_KERNEL_ACCOUNT)?;
         for _ in 0..n {
-            pages.push_within_capacity(Atomic::new(core::ptr::null_mut()))?;
+            places.push_within_capacity(Place::new())?;
+        }
+        let mut groups = KVVec::with_capacity(n.div_ceil(GROUP), GFP_KERNEL_ACCOUNT)?;
+        for _ in 0..n.div_ceil(GROUP) {
+            groups.push_within_capacity(Atomic::new(0))?;
         }
         Ok(Self {
-            pages,
+            places,
+            groups,
             n_pages: Atomic::new(0),
             user,
+            backing: Backing::new(peer)?,
         })
     }
 
     /// In bytes.
     pub(crate) fn size(&self) -> usize {
-        self.pages.len() * PAGE_SIZE
+        self.places.len() * PAGE_SIZE
     }
 
+    #[inline]
     pub(crate) fn n_pages(&self) -> u64 {
         self.n_pages.load(ordering::Relaxed)
     }
 
-    /// The page at an index, if it is there.
+    /// The page at an index, if it is there. It stays only if a slice touches it, or as long as the
+    /// peer's lock is held.
     pub(crate) fn page_ptr(&self, index: usize) -> Option<NonNull<bindings::page>> {
-        // Pairs with the exchange in `page`: the page's zeroes are there before its address.
-        NonNull::new(self.pages.get(index)?.load(ordering::Acquire))
+        self.places.get(index)?.get()
     }
 
-    /// The page at an index, added if it is not there yet.
+    /// The page at an index that the caller's slice touches, added if it is not there yet.
     #[inline]
     fn page(&self, index: usize) -> Result<BorrowedPage<'_>> {
         let page = match self.page_ptr(index) {
             Some(page) => page,
             None => self.add_page(index)?,
         };
-        // SAFETY: A page that is set stays until the pool is dropped.
+        // SAFETY: A page that a slice touches stays.
         Ok(unsafe { BorrowedPage::from_raw(page) })
     }
 
     #[cold]
     fn add_page(&self, index: usize) -> Result<NonNull<bindings::page>> {
-        let place = self.pages.get(index).ok_or(EINVAL)?;
+        let place = self.places.get(index).ok_or(EINVAL)?;
+        if let Some(page) = place.claim() {
+            return Ok(page);
+        }
         self.user.charge(Limit::Pages, 1)?;
         let charged = ScopeGuard::new(|| self.user.discharge(Limit::Pages, 1));
-        let page = ManuallyDrop::new(Page::alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO)?);
-        match place.cmpxchg(core::ptr::null_mut(), page.as_ptr(), ordering::Full) {
-            Ok(_) => {
+        match place.fill(self.backing.page()?) {
+            Ok(page) => {
                 charged.dismiss();
                 Stat::PoolPages.add(1);
                 self.n_pages.add(1, ordering::Relaxed);
-                NonNull::new(page.as_ptr()).ok_or(ENOMEM)
+                if let Some(group) = self.groups.get(index / GROUP) {
+                    group.add(1, ordering::Relaxed);
+                }
+                Ok(page)
             }
-            Err(other) => {
-                // Another sender was first.
-                drop(ManuallyDrop::into_inner(page));
-                NonNull::new(other).ok_or(ENOMEM)
+            // Another sender was first.
+            Err((_, other)) => NonNull::new(other).ok_or(ENOMEM),
+        }
+    }
+
+    /// A page is out of its place.
+    fn free_page(&self, index: usize, page: OwnedPage) {
+        drop(page);
+        self.n_pages.fetch_sub(1, ordering::Relaxed);
+        if let Some(group) = self.groups.get(index / GROUP) {
+            group.add(-1, ordering::Relaxed);
+        }
+        Stat::PoolPages.add(-1);
+        self.user.discharge(Limit::Pages, 1);
+    }
+
+    /// Parks idle pages until `parked` is full; false if there are no more. With the lock held that
+    /// `slices` are under, so only so much is looked at.
+    pub(crate) fn park_idle(&self, slices: &mut Slices, parked: &mut Parked) -> bool {
+        let mut steps = 16 * GROUP;
+        while steps > 0 && parked.n < parked.max {
+            let Some(idle) = slices.idle() else {
+                return false;
+            };
+            let mut at = idle.start;
+            while at < idle.end && steps > 0 && parked.n < parked.max {
+                steps -= 1;
+                // Who adds a page has a slice there until after it is counted.
+                let group = self.groups.get(at / GROUP);
+                if group.is_none_or(|n| n.load(ordering::Relaxed) <= 0) {
+                    at = (at / GROUP + 1) * GROUP;
+                    continue;
+                }
+                if self.places.get(at).is_some_and(Place::park) {
+                    parked.index[parked.n] = at as u32;
+                    parked.n += 1;
+                }
+                at += 1;
+            }
+            slices.looked_at(at);
+        }
+        true
+    }
+
+    /// Unmaps and frees what is parked, as far as nobody wants it back, and returns how much that
+    /// is. One thread at a time, without a lock.
+    pub(crate) fn free_parked(&self, parked: &mut Parked, mapping: Option<&Mapping>) -> usize {
+        parked.retain(|at| self.places.get(at).is_some_and(Place::settle));
+        if let Some(mapping) = mapping {
+            // In runs: each costs the owner a flush of the TLB.
+            let mut run = 0..0u32;
+            for at in &parked.index[..parked.n] {
+                if *at != run.end {
+                    if !run.is_empty() {
+                        mapping.unmap(run.clone());
+                    }
+                    run.start = *at;
+                }
+                run.end = *at + 1;
+            }
+            if !run.is_empty() {
+                mapping.unmap(run);
             }
         }
+        let mut freed = 0;
+        for at in &parked.index[..parked.n] {
+            let at = *at as usize;
+            if let Some(page) = self.places.get(at).and_then(Place::take) {
+                self.free_page(at, page);
+                freed += 1;
+            }
+        }
+        parked.n = 0;
+        freed
     }
 
     /// Copies a payload to `offset`, and zeroes what is left of its last granule. On failure
     /// everything that was copied is zeroed.
     pub(crate) fn fill(&self, offset: usize, payload: &Payload) -> Result {
-        let copied = payload.read(|mut reader, before, len| {
-            let mut at = offset + before;
-            let mut left = len;
-            while left > 0 {
+        let copied = payload.read(|from, before, len| {
+            let mut done = 0;
+            while done < len {
+                let at = offset + before + done;
                 let within = at % PAGE_SIZE;
-                let n = left.min(PAGE_SIZE - within);
+                let n = (len - done).min(PAGE_SIZE - within);
                 let page = self.page(at / PAGE_SIZE)?;
-                // SAFETY: The slice is ours alone until it is linked. The receiver may look
-                // at it all the same, and sees what it would be sent anyway.
-                unsafe { page.copy_from_user_slice_raw(&mut reader, within, n)? };
-                at += n;
-                left -= n;
+                copy_to_page(&page, within, n, from.wrapping_add(done as u64))?;
+                done += n;
             }
             Ok(())
         });
@@ -135,18 +221,70 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        for place in &self.pages {
-            if let Some(page) = NonNull::new(place.load(ordering::Acquire)) {
-                // SAFETY: Set by `add_page`, which left it to the pool. `Page` has the layout of
-                // the pointer, as `BorrowedPage` relies on, too.
-                let page = unsafe { BorrowedPage::from_raw(page) };
-                // SAFETY: As above, and nobody borrows from a pool that is dropped.
-                drop(unsafe { core::ptr::read::<Page>(&raw const *page) });
-                Stat::PoolPages.add(-1);
-                self.user.discharge(Limit::Pages, 1);
+        for index in 0..self.places.len() {
+            if let Some(page) = self.places.get_mut(index).and_then(Place::take_last) {
+                self.free_page(index, page);
             }
         }
     }
+}
+
+/// Indices of pages that were parked together.
+pub(crate) struct Parked {
+    index: [u32; Self::MAX],
+    n: usize,
+    max: usize,
+}
+
+impl Parked {
+    const MAX: usize = 64;
+
+    pub(crate) fn new() -> Self {
+        Self {
+            index: [0; Self::MAX],
+            n: 0,
+            max: Self::MAX,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.n
+    }
+
+    /// No more than this many at a time.
+    pub(crate) fn limit(&mut self, max: usize) {
+        self.max = max.min(Self::MAX);
+    }
+
+    fn retain(&mut self, is: impl Fn(usize) -> bool) {
+        let mut n = 0;
+        for i in 0..self.n {
+            let at = self.index[i];
+            if is(at as usize) {
+                self.index[n] = at;
+                n += 1;
+            }
+        }
+        self.n = n;
+    }
+}
+
+/// Copies to a part of a page that is the caller's alone: it is in a slice that is not linked yet.
+/// (The receiver may look at it all the same, and sees what it would be sent anyway.)
+#[inline]
+fn copy_to_page(page: &Page, within: usize, n: usize, from: u64) -> Result {
+    if within > PAGE_SIZE || n > PAGE_SIZE - within {
+        return Err(EINVAL);
+    }
+    // SAFETY: The page lives. It is unmapped below.
+    let map = unsafe { bindings::kmap_local_page(page.as_ptr()) };
+    // SAFETY: Within the page, as checked above, which nobody else writes there.
+    let to =
+        unsafe { core::slice::from_raw_parts_mut(map.cast::<MaybeUninit<u8>>().add(within), n) };
+    let copied = copy_in(to, from);
+    // SAFETY: Mapped above, by this thread, and `to` is not used any more.
+    unsafe { bindings::kunmap_local(map) };
+    copied
 }
 
 /// Copies a payload into memory of the kernel's, of which it is the beginning.
@@ -155,8 +293,8 @@ pub(crate) fn read_inline(payload: &Payload, to: &mut [MaybeUninit<u8>]) -> Resu
     if let Payload::One(addr, len) = payload {
         return copy_in(to.get_mut(..*len).ok_or(EINVAL)?, *addr);
     }
-    payload.read(|mut reader, before, len| {
+    payload.read(|from, before, len| {
         let part = to.get_mut(before..before + len).ok_or(EINVAL)?;
-        reader.read_raw(part)
+        copy_in(part, from)
     })
 }

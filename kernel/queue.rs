@@ -6,8 +6,9 @@
 //!
 //! A unicast is linked under the lock of the receiver, and that is all of it. A multicast is linked
 //! into each receiver's queue uncommitted, sharing one [`Commit`] flag; then the flag is set: at
-//! that instant it takes effect everywhere; then each copy is *settled*, which only spares the
-//! receiver to look at the flag.
+//! that instant it takes effect everywhere. Whoever comes to the queue next *settles* the copy, which
+//! only spares others to look at the flag: a receiver, who looks at all of them, or who links
+//! another, who looks at the oldest; notices are settled by who has sent them.
 //!
 //! A receiver skips what is not committed, so a sender that stalls between linking and commit
 //! delays nobody (ORD-5). What must not happen is that it skips a copy *m* and takes a later *n*
@@ -18,8 +19,8 @@
 //! committed sees the earlier one so, too. What is settled, and all unicasts, was so before this
 //! receiver took the lock. `docs/model` explores all of this.
 //!
-//! Only copies that are not settled are read: as many as there are senders stalled right now, not
-//! as many as the queue is long.
+//! Only copies that are not settled are read: as many as there are senders stalled right now, and
+//! those that came since someone looked, not as many as the queue is long.
 //!
 //! # Priority
 //!
@@ -35,6 +36,7 @@
 
 use crate::abi;
 use crate::item::{AsDyn, Commit, DynItem, Entry, Item, Items, Ready, State};
+use crate::trace;
 use core::mem;
 use kernel::list::{List, ListArc};
 use kernel::sync::{Arc, ArcBorrow};
@@ -47,7 +49,10 @@ pub(crate) struct Queue {
     /// Which of them are not empty, as bits.
     levels: u32,
     pending: List<DynItem, 1>,
+    n_pending: usize,
     len: usize,
+    /// How many of them are notices.
+    notices: usize,
     /// Nothing is linked any more, nor unlinked.
     closed: bool,
 }
@@ -67,6 +72,7 @@ impl Remains {
         }
         for items in &mut self.items {
             while let Some(item) = items.pop_front() {
+                trace::dropped(&item, abi::BUS1_WHY_CLOSED);
                 drop(item);
                 crate::bridge::resched();
             }
@@ -82,7 +88,9 @@ impl Queue {
             items: [const { List::new() }; LEVELS],
             levels: 0,
             pending: List::new(),
+            n_pending: 0,
             len: 0,
+            notices: 0,
             closed: false,
         }
     }
@@ -91,13 +99,32 @@ impl Queue {
         self.len
     }
 
+    pub(crate) fn n_notices(&self) -> usize {
+        self.notices
+    }
+
+    /// Those that wait for a flag, or to be settled.
+    pub(crate) fn n_pending(&mut self) -> usize {
+        self.read_flags();
+        self.n_pending
+    }
+
     #[inline]
     fn state<'a, T: ?Sized>(&'a mut self, item: &'a Item<T>) -> &'a mut State {
         // SAFETY: We have `&mut` on the queue of the item's home, and no other queue touches it.
         unsafe { &mut *item.state.get() }
     }
 
-    /// Links an item at the end, to be received from now on.
+    /// Links a notice at the end of the lowest priority.
+    pub(crate) fn push_notice(&mut self, notice: Entry, commit: Option<&Arc<Commit>>) {
+        self.notices += 1;
+        match commit {
+            Some(commit) => self.push_pending(notice, 0, commit),
+            None => self.push(notice, 0),
+        }
+    }
+
+    /// Links a message at the end, to be received from now on.
     #[inline]
     pub(crate) fn push(&mut self, item: Entry, level: u8) {
         let level = level & (LEVELS as u8 - 1);
@@ -109,16 +136,39 @@ impl Queue {
         self.len += 1;
     }
 
-    /// Links an item at the end. It waits for the flag, and for [`settle`](Self::settle).
+    /// Links a message at the end. It waits for the flag, and for [`settle`](Self::settle).
     #[inline]
     pub(crate) fn push_pending(&mut self, item: Entry, level: u8, commit: &Arc<Commit>) {
+        if !self.pending.is_empty() {
+            self.settle_oldest();
+        }
         // Always there: whoever has the item's one `ListArc` links it into both.
         let second = ListArc::<_, 1>::try_from_arc(item.clone_arc());
         self.state(&item).commit = Some(commit.clone());
         // In this order: see `ListItem<1>`.
         self.push(item, level);
         if let Ok(second) = second {
+            self.n_pending += 1;
             self.pending.push_back(second);
+        }
+    }
+
+    /// Settles two copies, if their flags are set: one more than is about to come, so that they do not
+    /// pile up where nobody receives.
+    fn settle_oldest(&mut self) {
+        for _ in 0..2 {
+            let mut cursor = self.pending.cursor_front();
+            let Some(peek) = cursor.peek_next() else {
+                return;
+            };
+            // SAFETY: We have `&mut` on the home queue of everything in it.
+            let state = unsafe { &mut *peek.state.get() };
+            if !state.commit.as_ref().is_some_and(|commit| commit.is_set()) {
+                return;
+            }
+            state.commit = None;
+            drop(peek.remove());
+            self.n_pending -= 1;
         }
     }
 
@@ -127,6 +177,7 @@ impl Queue {
         let state = self.state(&item);
         state.queued = true;
         let level = state.level;
+        self.notices += usize::from(item.is_notice());
         self.items[usize::from(level)].push_front(item);
         self.levels |= 1 << level;
         self.len += 1;
@@ -155,6 +206,7 @@ impl Queue {
         Item<T>: AsDyn,
     {
         if self.state(item).commit.take().is_some() {
+            self.n_pending -= 1;
             // SAFETY: An item with a commit flag is in `pending`.
             drop(unsafe { self.pending.remove(item.as_dyn()) });
         }
@@ -176,6 +228,7 @@ impl Queue {
         state.queued = false;
         let level = state.level;
         self.len -= 1;
+        self.notices -= usize::from(item.as_dyn().is_notice());
         let items = &mut self.items[usize::from(level)];
         // SAFETY: An item that is marked queued is in the list of its level.
         let entry = unsafe { items.remove(item.as_dyn()) };
@@ -196,8 +249,8 @@ impl Queue {
             // SAFETY: We have `&mut` on the home queue of everything in it.
             let state = unsafe { &mut *peek.state.get() };
             if state.commit.as_ref().is_some_and(|commit| commit.is_set()) {
-                // Not the last reference of the flag: the sender has one until it has settled.
                 state.commit = None;
+                self.n_pending -= 1;
                 drop(peek.remove());
             } else if !cursor.move_prev() {
                 break;
@@ -264,6 +317,9 @@ impl Queue {
                         }
                         state.queued = false;
                         self.len -= 1;
+                        if peek.is_notice() {
+                            self.notices -= 1;
+                        }
                         let entry = peek.remove();
                         if items.is_empty() {
                             self.levels &= !(1 << level);
@@ -273,6 +329,9 @@ impl Queue {
                     Ready::Never => {
                         state.queued = false;
                         self.len -= 1;
+                        if peek.is_notice() {
+                            self.notices -= 1;
+                        }
                         garbage.push_back(peek.remove());
                     }
                     Ready::NotYet => {
@@ -289,6 +348,7 @@ impl Queue {
 
     /// Drops what can never be received among the first `n` items, so that it does not keep memory.
     pub(crate) fn prune(&mut self, garbage: &mut Items, mut n: usize) {
+        self.read_flags();
         let mut levels = self.levels;
         while levels != 0 {
             let level = levels.ilog2();
@@ -305,6 +365,9 @@ impl Queue {
                 if state.commit.is_none() && peek.kind().ready() == Ready::Never {
                     state.queued = false;
                     self.len -= 1;
+                    if peek.is_notice() {
+                        self.notices -= 1;
+                    }
                     garbage.push_back(peek.remove());
                 } else {
                     cursor.move_next();
@@ -320,7 +383,9 @@ impl Queue {
     pub(crate) fn close(&mut self) -> Remains {
         self.closed = true;
         self.levels = 0;
+        self.n_pending = 0;
         self.len = 0;
+        self.notices = 0;
         Remains {
             items: mem::replace(&mut self.items, [const { List::new() }; LEVELS]),
             pending: mem::replace(&mut self.pending, List::new()),
@@ -378,15 +443,18 @@ mod tests {
         q.push(entry(&a)?, 0);
         q.push_pending(entry(&b)?, 0, &commit);
         q.push(entry(&c)?, 0);
+        assert_eq!(q.n_pending(), 1);
         assert_eq!(next(&mut q), Some(1));
         assert_eq!(next(&mut q), Some(3));
         assert_eq!(next(&mut q), None);
+        assert_eq!(q.n_pending(), 1);
         q.push(entry(&c)?, 0);
         commit.set();
         assert_eq!(next(&mut q), Some(2));
         assert_eq!(next(&mut q), Some(3));
         q.settle(&b, &commit);
         assert_eq!(q.len(), 0);
+        assert_eq!(q.n_pending(), 0);
         Ok(())
     }
 
@@ -398,11 +466,15 @@ mod tests {
         for i in [&a, &b, &c] {
             q.push_pending(entry(i)?, 0, &commit);
         }
+        assert_eq!(q.n_pending(), 3);
         assert!(q.remove(&a).is_some());
+        assert_eq!(q.n_pending(), 2);
         q.settle(&b, &commit);
+        assert_eq!(q.n_pending(), 1);
         assert_eq!(next(&mut q), Some(2));
         drop(q.close());
         assert!(q.pending.is_empty());
+        assert_eq!(q.n_pending(), 0);
         for i in [&a, &b, &c] {
             q.push_pending(entry(i)?, 0, &commit);
         }
@@ -411,6 +483,7 @@ mod tests {
         assert_eq!(next(&mut q), Some(2));
         assert_eq!(next(&mut q), Some(3));
         assert!(q.pending.is_empty());
+        assert_eq!(q.n_pending(), 0);
         Ok(())
     }
 

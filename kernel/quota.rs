@@ -9,7 +9,7 @@
 //! > (what the user has) × (number of users, with this one) ≤ what nobody has
 //!
 //! So whatever the others do, and in whatever order they come, the n-th user gets 1 / n(n + 1) of the
-//! whole, but for the first sixteenth: that is for whoever comes first, so that few are asked. One peer
+//! whole, but for the first eighth: that is for whoever comes first, so that few are asked. One peer
 //! may take up to three quarters of what its user may have. See bus1(7) for both rules with an example.
 //!
 //! An account exists as long as a handle that was sent through refers to it, or something is charged to
@@ -97,7 +97,7 @@ impl Amounts {
 }
 
 /// The part of everything that is for whoever comes first: 1 / LOW.
-const LOW: u32 = 16;
+const LOW: u32 = 8;
 
 /// Whether one peer may take `more`: it has `peer` already, its user `user` in all, `n` users
 /// have some or are about to, and nobody has `left`.
@@ -379,34 +379,39 @@ impl<U: Copy, W: Default> Book<U, W> {
         }
     }
 
-    /// Charges what a peer sends, whose account this is believed to be. `taken` is how much of the pool
-    /// is in use, and `left` tells what nobody has.
+    /// Charges what a peer sends, whose account this is believed to be, if so little is in use that
+    /// nobody is asked. `taken` is how much of the pool is in use. False if it has to be
+    /// [asked](Self::charge).
     #[inline(always)]
-    pub(crate) fn charge(
+    pub(crate) fn charge_low(
         &mut self,
         a: AccountRef<U, W>,
         peer: u64,
         more: &Amounts,
         taken: u32,
-        left: impl FnOnce(&Self) -> Amounts,
+    ) -> bool {
+        if self.get(a).peer != peer || !self.is_low(more, taken) {
+            return false;
+        }
+        self.charge_anyway(a, more);
+        true
+    }
+
+    /// The same by the rule. `left` is what nobody has.
+    pub(crate) fn charge(
+        &mut self,
+        a: AccountRef<U, W>,
+        peer: u64,
+        more: &Amounts,
+        left: &Amounts,
     ) -> Charged {
-        // SAFETY: Of this book, which keeps the memory; and we have `&mut` on the book. The share is no
-        // account.
-        let (account, share) = unsafe {
-            let account = &mut *a.0.as_ptr();
-            let share = &mut *account.share.as_ptr();
-            (account, share)
-        };
-        if account.peer != peer {
+        if !self.is_of(a, peer) {
             return Charged::NotHis;
         }
-        if !self.is_low(more, taken) && !self.fits(a, &left(self), more) {
+        if !self.fits(a, left, more) {
             return Charged::NoRoom;
         }
-        self.users += u32::from(share.used.messages() == 0);
-        account.used.add(more);
-        share.used.add(more);
-        self.used.add(more);
+        self.charge_anyway(a, more);
         Charged::Yes
     }
 
@@ -432,10 +437,18 @@ impl<U: Copy, W: Default> Book<U, W> {
     }
 
     /// Charges, whether there is room or not.
+    #[inline(always)]
     pub(crate) fn charge_anyway(&mut self, a: AccountRef<U, W>, more: &Amounts) {
-        self.users += u32::from(self.share(a).used.messages() == 0);
-        self.get(a).used.add(more);
-        self.share_mut(a).used.add(more);
+        // SAFETY: Of this book, which keeps the memory; and we have `&mut` on the book. The share is no
+        // account.
+        let (account, share) = unsafe {
+            let account = &mut *a.0.as_ptr();
+            let share = &mut *account.share.as_ptr();
+            (account, share)
+        };
+        self.users += u32::from(share.used.messages() == 0);
+        account.used.add(more);
+        share.used.add(more);
         self.used.add(more);
     }
 
@@ -443,7 +456,7 @@ impl<U: Copy, W: Default> Book<U, W> {
     /// refers to it.
     #[inline(always)]
     pub(crate) fn discharge(&mut self, a: AccountRef<U, W>, less: &Amounts) -> U {
-        // SAFETY: As in `charge`.
+        // SAFETY: As in `charge_anyway`.
         let (account, share) = unsafe {
             let account = &mut *a.0.as_ptr();
             let share = &mut *account.share.as_ptr();
@@ -461,8 +474,6 @@ impl<U: Copy, W: Default> Book<U, W> {
     }
 
     /// Whether the rule allows it.
-    #[cold]
-    #[inline(never)]
     fn fits(&self, a: AccountRef<U, W>, left: &Amounts, more: &Amounts) -> bool {
         // SAFETY: As in `share`.
         let has = unsafe { &(*a.0.as_ptr()).used };
@@ -535,7 +546,10 @@ mod tests {
     /// All that an account gets of a queue with so many places; one message at a time.
     fn fill(book: &mut TestBook, a: TestAccount, peer: u64) -> u32 {
         let mut n = 0;
-        while book.charge(a, peer, &Amounts::MESSAGE, 0, left) == Charged::Yes {
+        let one = Amounts::MESSAGE;
+        while book.charge_low(a, peer, &one, 0)
+            || book.charge(a, peer, &one, &left(book)) == Charged::Yes
+        {
             n += 1;
         }
         n
@@ -559,7 +573,7 @@ mod tests {
             let promised = SIZE / (n * (n + 1));
             // Less what a dozen peers leave of three quarters each, and the rounding of each.
             assert!(got + 13 * (n + 1) >= promised - promised / 4096);
-            assert!(got <= promised);
+            assert!(got <= promised + 13 * (n + 1));
         }
         assert_eq!(book.users(), 32);
         Ok(())

@@ -19,6 +19,7 @@ use crate::message::{Kind, Message};
 use crate::moving::Moving;
 use crate::node::{is_overtaken, tell_unused};
 use crate::peer::{Inner, Object, Peer};
+use crate::trace;
 use crate::user::{self, Several};
 use kernel::list::List;
 use kernel::prelude::*;
@@ -31,7 +32,8 @@ const MAX_ENTRY: u32 = 256;
 fn check(cmd: &bus1_cmd_recv) -> Result {
     const DROP: u64 = abi::BUS1_RECV_DROP as u64;
     const PEEK: u64 = abi::BUS1_RECV_PEEK as u64;
-    const KNOWN: u64 = abi::BUS1_RECV_NONBLOCK as u64 | abi::BUS1_RECV_FDS as u64 | DROP | PEEK;
+    const FDS: u64 = abi::BUS1_RECV_FDS as u64 | abi::BUS1_RECV_MEMFD as u64;
+    const KNOWN: u64 = abi::BUS1_RECV_NONBLOCK as u64 | FDS | DROP | PEEK;
 
     if cmd.flags & !KNOWN != 0 || cmd.reserved != 0 || cmd.buf_used != 0 {
         return Err(EINVAL);
@@ -104,16 +106,21 @@ impl GiveBack {
         Ok(back)
     }
 
-    /// Returns a handle that is gone.
-    #[inline]
-    fn apply(self, peer: &Peer, inner: &mut Inner) -> Result<Option<Retired>> {
-        if self.handle == 0 {
-            return if self.slice == 0 || peer.release_slice(inner, self.slice) {
-                Ok(None)
-            } else {
-                Err(ENXIO)
-            };
+    /// A handle that is gone by that becomes `retired`.
+    #[inline(always)]
+    fn apply(self, peer: &Peer, inner: &mut Inner, retired: &mut Option<Retired>) -> Result {
+        if self.handle != 0 {
+            *retired = self.apply_handle(peer, inner)?;
+            return Ok(());
         }
+        if self.slice == 0 || peer.release_slice(inner, self.slice) {
+            Ok(())
+        } else {
+            Err(ENXIO)
+        }
+    }
+
+    fn apply_handle(self, peer: &Peer, inner: &mut Inner) -> Result<Option<Retired>> {
         let handle = inner.handle(self.handle)?;
         if self.slice != 0 && !peer.release_slice(inner, self.slice) {
             return Err(ENXIO);
@@ -188,14 +195,12 @@ fn take_one(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<boo
     let mut garbage = List::new();
     let mut needed = 0;
     let mut inner = peer.inner.lock();
-    let retired = match back.apply(peer, &mut inner) {
-        Ok(retired) => retired,
-        Err(e) => {
-            drop(inner);
-            call.restore_given();
-            return Err(e);
-        }
-    };
+    let mut retired = None;
+    if let Err(e) = back.apply(peer, &mut inner, &mut retired) {
+        drop(inner);
+        call.restore_given();
+        return Err(e);
+    }
     if !inner.writable.is_empty() {
         peer.unlock_room(inner);
         drop(retired);
@@ -212,7 +217,7 @@ fn take_one(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<boo
     peer.unlock_room(inner);
     drop(retired);
     if !garbage.is_empty() {
-        peer.drop_items(garbage);
+        peer.drop_items(garbage, abi::BUS1_WHY_DEAD);
     }
     let mut at = Cursor { n: 0, used: 0 };
     match entry {
@@ -226,6 +231,7 @@ fn take_one(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<boo
             if !message.is_plain() {
                 finish_message(peer, call, &message, 0, false);
             }
+            trace::received(&message);
             peer.spare.put(message.into_arc());
             Ok(true)
         }
@@ -236,6 +242,7 @@ fn take_one(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<boo
                 put_back_one(peer, notice);
                 return Err(e);
             }
+            trace::received(&notice);
             finish_notice(peer, notice);
             Ok(true)
         }
@@ -267,17 +274,14 @@ fn too_small(peer: &Arc<Peer>, call: &Call<'_>, needed: usize) -> Error {
 /// Receives what is there, drops it, or shows it. False if there is nothing.
 fn take_many(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<bool> {
     let mut inner = peer.inner.lock();
-    match back.apply(peer, &mut inner) {
-        Ok(retired) => {
-            peer.unlock_room(inner);
-            drop(retired);
-        }
-        Err(e) => {
-            drop(inner);
-            call.restore_given();
-            return Err(e);
-        }
+    let mut retired = None;
+    if let Err(e) = back.apply(peer, &mut inner, &mut retired) {
+        drop(inner);
+        call.restore_given();
+        return Err(e);
     }
+    peer.unlock_room(inner);
+    drop(retired);
     if call.has(abi::BUS1_RECV_PEEK) {
         return peek(peer, call);
     }
@@ -302,7 +306,10 @@ fn take_many(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<bo
         }
         peer.unlock_room(inner);
         if !garbage.is_empty() {
-            peer.drop_items(core::mem::replace(&mut garbage, List::new()));
+            peer.drop_items(
+                core::mem::replace(&mut garbage, List::new()),
+                abi::BUS1_WHY_DEAD,
+            );
         }
         let Some(kind) = kind else { break };
         let written = describe(call, kind, &mut at, drops);
@@ -327,6 +334,11 @@ fn take_many(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<bo
     }
     let mut used = 0;
     while let Some(entry) = hand.pop_front() {
+        if drops {
+            trace::dropped(&entry, abi::BUS1_WHY_RECEIVER);
+        } else {
+            trace::received(&entry);
+        }
         match downcast_entry(entry) {
             Ok(message) => {
                 used = finish_message(peer, call, &message, used, drops);
@@ -477,10 +489,14 @@ fn put_back(peer: &Arc<Peer>, mut hand: Items, drops: bool) {
     while let Some(entry) = hand.pop_back() {
         let mut inner = peer.inner.lock();
         add_in_hand(entry.kind(), -1);
+        let mut why = abi::BUS1_WHY_WITHDRAWN;
         let (void, unused) = match entry.kind() {
             Kind::Dead(h) => (h.is_idle(), None),
             Kind::Unused(n) => (is_overtaken(n, &mut inner), Some(n.id.load(Relaxed))),
-            Kind::Message(m) => (!drops && !untake(m, &mut inner), None),
+            Kind::Message(m) => {
+                why = abi::BUS1_WHY_RELEASED;
+                (!drops && !untake(m, &mut inner), None)
+            }
             #[cfg(CONFIG_KUNIT = "y")]
             Kind::Test(_) => (false, None),
         };
@@ -489,6 +505,7 @@ fn put_back(peer: &Arc<Peer>, mut hand: Items, drops: bool) {
             continue;
         }
         drop(inner);
+        trace::dropped(&entry, why);
         drop(entry);
         if let Some(id) = unused {
             retell(peer, id);

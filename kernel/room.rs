@@ -10,6 +10,7 @@
 //!
 //! Telling is not promising: who is told tries again, and may have to wait again.
 
+use crate::abi;
 use crate::bridge::WaitQueue;
 use crate::errno::ehostunreach;
 use crate::handle::{Handle, HandleRef, WaitList};
@@ -19,6 +20,7 @@ use crate::message::{discharge_user, Draft};
 use crate::node::NodeRef;
 use crate::peer::{Inner, Peer};
 use crate::quota::{self, Amounts, Charged};
+use crate::trace;
 use core::mem;
 use kernel::alloc::KVVec;
 use kernel::list::{List, ListArc};
@@ -135,18 +137,19 @@ pub(crate) const fn all(pool_granules: u32) -> Amounts {
     Amounts::new(MAX_QUEUED, pool_granules, MAX_PASSED, MAX_FILES)
 }
 
-/// What nobody has, of a receiver who holds so many handles.
-fn left(book: &Book, granules: u32, n_handles: u32) -> Amounts {
-    let used = book.used();
-    Amounts::new(
-        MAX_QUEUED.saturating_sub(used.messages()),
-        granules,
-        MAX_PASSED.saturating_sub(used.handles().saturating_add(n_handles)),
-        MAX_FILES.saturating_sub(used.files()),
-    )
-}
-
 impl Inner {
+    /// What nobody has.
+    fn left(&self) -> Amounts {
+        let used = self.book.used();
+        let handles = used.handles().saturating_add(self.n_handles() as u32);
+        Amounts::new(
+            MAX_QUEUED.saturating_sub(used.messages()),
+            self.pool_granules.saturating_sub(self.slices.granules()),
+            MAX_PASSED.saturating_sub(handles),
+            MAX_FILES.saturating_sub(used.files()),
+        )
+    }
+
     /// Charges a message that is to be linked, or all that it will bring. EHOSTUNREACH; EAGAIN; ENXIO
     /// if the sender has lost its handle meanwhile.
     #[inline(always)]
@@ -157,16 +160,29 @@ impl Inner {
         if draft.is_booked() {
             return Ok(());
         }
-        let what = draft.amounts();
+        // By itself, so that for the most common ones all amounts are known.
+        if draft.is_small() {
+            return self.charge(draft, from, a, &Amounts::MESSAGE);
+        }
+        self.charge(draft, from, a, &draft.amounts())
+    }
+
+    #[inline(always)]
+    fn charge(&mut self, draft: &Draft, from: &Peer, a: AccountRef, what: &Amounts) -> Result {
         let taken = self.slices.granules();
-        let (n_handles, pool) = (self.n_handles(), self.pool_granules);
-        let left = |book: &Book| left(book, pool - taken, n_handles as u32);
-        match self.book.charge(a, from.id, &what, taken, left) {
-            Charged::Yes => {
-                draft.set_booked(a);
-                Ok(())
-            }
-            Charged::NoRoom => Err(EAGAIN),
+        if !self.book.charge_low(a, from.id, what, taken) {
+            self.charge_by_rule(a, from.id, draft.node().owner.id, what)?;
+        }
+        draft.set_booked(a);
+        Ok(())
+    }
+
+    #[inline(never)]
+    fn charge_by_rule(&mut self, a: AccountRef, from: u64, to: u64, what: &Amounts) -> Result {
+        let left = self.left();
+        match self.book.charge(a, from, what, &left) {
+            Charged::Yes => Ok(()),
+            Charged::NoRoom => Err(trace::refused(to, abi::BUS1_RESOURCE_ROOM, EAGAIN)),
             Charged::NotHis => Err(ENXIO),
         }
     }
@@ -180,8 +196,7 @@ impl Inner {
     /// Charges a message to the peer itself, whatever it has.
     pub(crate) fn charge_own(&mut self, what: &Amounts) -> AccountRef {
         let user = self.book.user(self.own);
-        user.charge_anyway(Limit::Messages, 1);
-        user.charge_anyway(Limit::Passed, what.handles() as usize);
+        user.charge_anyway(Limit::Messages, 1 + what.handles() as usize);
         user.charge_anyway(Limit::Files, what.files() as usize);
         self.book.charge_anyway(self.own, what);
         self.own
@@ -189,13 +204,13 @@ impl Inner {
 
     /// Whether there is room for more in an account.
     fn has_room(&mut self, a: AccountRef, what: &Amounts) -> bool {
-        let taken = self.slices.granules();
-        let left = left(
-            &self.book,
-            self.pool_granules - taken,
-            self.n_handles() as u32,
-        );
-        self.book.has_room(a, what, taken, &left)
+        let left = self.left();
+        self.has_room_of(a, what, &left)
+    }
+
+    /// The same, of what is [left](Self::left).
+    fn has_room_of(&mut self, a: AccountRef, what: &Amounts, left: &Amounts) -> bool {
+        self.book.has_room(a, what, self.slices.granules(), left)
             && (what.granules() == 0 || self.slices.could_alloc(what.granules()))
     }
 
@@ -225,12 +240,7 @@ impl Inner {
     /// Whether one of the accounts that are next in turn may go on. That one is then the next.
     #[inline(never)]
     fn may_wake(&mut self) -> bool {
-        let taken = self.slices.granules();
-        let left = left(
-            &self.book,
-            self.pool_granules - taken,
-            self.n_handles() as u32,
-        );
+        let left = self.left();
         let n = self.ring.accounts.len();
         for _ in 0..LOOKS.min(n) {
             if self.ring.next >= n {
@@ -240,9 +250,7 @@ impl Inner {
                 return false;
             };
             let need = self.book.waits(a).need;
-            if self.book.has_room(a, &need, taken, &left)
-                && (need.granules() == 0 || self.slices.could_alloc(need.granules()))
-            {
+            if self.has_room_of(a, &need, &left) {
                 return true;
             }
             self.ring.next += 1;

@@ -8,9 +8,10 @@
 //! and can be taken back until the flag is set: see `queue.rs`.
 
 use crate::abi::{self, bus1_cmd_send, bus1_pass};
-use crate::baggage::{read_files, Baggage, FileRef, Stamp};
+use crate::baggage::{read_files, Baggage, Body, FileRef, Stamp};
 use crate::bridge::Sequence;
-use crate::errno::{edquot, ehostunreach};
+use crate::buffer::{check_body, find_body, BODY_FLAGS};
+use crate::errno::{edquot, ehostunreach, eopnotsupp};
 use crate::handle::Grade;
 use crate::item::{Commit, Item};
 use crate::message::{Draft, Message, PassedList};
@@ -20,9 +21,13 @@ use crate::object::{finish_spent, note_all_passed};
 use crate::peer::{Inner, Object, Peer, Target};
 use crate::quota::Amounts;
 use crate::room::{self, AccountRef, Entered, Gate, Waiter};
-use crate::user::{clear, read, read_array, read_several, write_s32, Payload, Several};
+use crate::trace;
+use crate::user::{
+    clear, read, read_array, read_several, write_s32, Payload, Several, MAX_PAYLOAD,
+};
 use core::mem;
 use kernel::prelude::*;
+use kernel::sync::barrier::smp_mb;
 use kernel::sync::Arc;
 
 const WAIT: u64 = abi::BUS1_SEND_WAIT as u64;
@@ -34,7 +39,7 @@ const ORDERED: u64 = abi::BUS1_SEND_ORDERED as u64;
 fn check(cmd: &bus1_cmd_send) -> Result {
     const MANY: u64 = PARTIAL | ORDERED;
 
-    if cmd.flags & !(MANY | WAIT | NOTIFY) != 0
+    if cmd.flags & !(MANY | WAIT | NOTIFY | BODY_FLAGS) != 0
         || cmd.reserved != 0
         || cmd.priority > abi::BUS1_MAX_PRIORITY
     {
@@ -58,6 +63,7 @@ fn check(cmd: &bus1_cmd_send) -> Result {
     if (cmd.n_handles == 0 && cmd.handles != 0) || (cmd.n_fds == 0 && cmd.fds != 0) {
         return Err(EINVAL);
     }
+    check_body(cmd)?;
     if cmd.n_dests != 0 {
         if cmd.dest != 0 {
             return Err(EINVAL);
@@ -68,7 +74,41 @@ fn check(cmd: &bus1_cmd_send) -> Result {
     Ok(())
 }
 
+/// Nothing is asked for but bytes, in one part, to one destination; `n_handles` apart.
+#[inline(always)]
+fn is_common(cmd: &bus1_cmd_send) -> bool {
+    let none = cmd.flags
+        | cmd.dests
+        | cmd.errors
+        | cmd.iovs
+        | cmd.fds
+        | cmd.deadline
+        | cmd.body_offset
+        | cmd.body_len
+        | u64::from(cmd.n_dests | cmd.n_iovs | cmd.n_fds | cmd.reserved);
+    none == 0 && cmd.priority <= abi::BUS1_MAX_PRIORITY && cmd.len <= MAX_PAYLOAD
+}
+
+#[inline(always)]
 pub(crate) fn send(peer: &Arc<Peer>, cmd: &bus1_cmd_send) -> Result {
+    if is_common(cmd) {
+        let payload = Payload::One(cmd.data, cmd.len as usize);
+        if cmd.n_handles == 1 {
+            if send_handle(peer, cmd, &payload)? {
+                return Ok(());
+            }
+        } else if cmd.handles | u64::from(cmd.n_handles) == 0 {
+            let to = target(peer, cmd.dest)?;
+            if to.node.is_plain {
+                return send_plain(peer, to, &payload, cmd.priority as u8);
+            }
+        }
+    }
+    send_any(peer, cmd)
+}
+
+#[inline(never)]
+fn send_any(peer: &Arc<Peer>, cmd: &bus1_cmd_send) -> Result {
     check(cmd)?;
     let payload = Payload::new(cmd)?;
     if cmd.flags & (WAIT | NOTIFY) != 0 {
@@ -78,27 +118,18 @@ pub(crate) fn send(peer: &Arc<Peer>, cmd: &bus1_cmd_send) -> Result {
 }
 
 /// Sends if there is room. If there is none `full` may be set to the destination that has none.
-#[inline(always)]
 fn try_send(
     peer: &Arc<Peer>,
     cmd: &bus1_cmd_send,
     payload: &Payload,
     full: &mut Option<u64>,
 ) -> Result {
+    let load = Load::read(peer, cmd, payload)?;
     if cmd.n_dests != 0 {
-        return send_many(peer, cmd, Load::read(peer, cmd, payload)?, full);
+        send_many(peer, cmd, load, full)
+    } else {
+        send_one(peer, cmd.dest, load)
     }
-    if cmd.n_fds == 0 {
-        if cmd.n_handles == 0 {
-            let to = target(peer, cmd.dest)?;
-            if to.node.is_plain {
-                return send_plain(peer, to, payload, cmd.priority as u8);
-            }
-        } else if cmd.n_handles == 1 && send_handle(peer, cmd, payload)? {
-            return Ok(());
-        }
-    }
-    send_one(peer, cmd.dest, Load::read(peer, cmd, payload)?)
 }
 
 /// What a message would take at a receiver.
@@ -179,7 +210,7 @@ fn target(peer: &Arc<Peer>, dest: u64) -> Result<Target> {
 #[inline(always)]
 fn send_plain(peer: &Peer, to: Target, payload: &Payload, priority: u8) -> Result {
     let Target { node, account } = to;
-    let mut draft = Draft::new(peer, node, payload.len(), priority)?;
+    let mut draft = Draft::new(peer, node, payload.len(), priority, 0)?;
     draft.fill(peer, account, payload)?;
     if let Some(waiter) = draft.link(peer, account, None)? {
         waiter.wake();
@@ -225,8 +256,7 @@ fn send_handle(peer: &Arc<Peer>, cmd: &bus1_cmd_send, payload: &Payload) -> Resu
     let grant = grant(&mut inner, &pass);
     drop(inner);
     let grant = passed(grant?, &pass)?;
-    let mut draft = Draft::new(peer, node, payload.len(), cmd.priority as u8)?;
-    draft.charge_extras(peer, 1, 0)?;
+    let mut draft = Draft::new(peer, node, payload.len(), cmd.priority as u8, 1)?;
     draft.fill(peer, account, payload)?;
     let waiter = match draft.link_known(peer, account, &grant) {
         Ok(waiter) => waiter,
@@ -251,6 +281,7 @@ struct Load<'a> {
     /// Dropped after everything else is done: as long as they live no node becomes unused.
     grants: Several<Grant>,
     files: Several<FileRef>,
+    body: Option<Body>,
     /// Made when a node asks for it.
     stamp: Option<Stamp>,
 }
@@ -264,18 +295,23 @@ impl<'a> Load<'a> {
             let grant = grant(&mut peer.inner.lock(), pass)?;
             grants.push(passed(grant, pass)?)?;
         }
+        let body = find_body(cmd, &grants, &files)?;
         Ok(Self {
             payload,
             priority: cmd.priority as u8,
             passes,
             grants,
             files,
+            body,
             stamp: None,
         })
     }
 
     /// A message to a node, with all that may take the caller's memory or time.
     fn prepare(&mut self, peer: &Peer, to: Target) -> Result<Draft> {
+        if to.node.root().buffer.is_some() {
+            return Err(eopnotsupp());
+        }
         let mut stamp = None;
         if to.node.root().wants_creds {
             if self.stamp.is_none() {
@@ -284,15 +320,15 @@ impl<'a> Load<'a> {
             stamp = self.stamp.clone();
         }
         let Target { node, account } = to;
-        let mut draft = Draft::new(peer, node, self.payload.len(), self.priority)?;
         let (n_handles, n_files) = (self.grants.len(), self.files.len());
+        let mut draft = Draft::new(peer, node, self.payload.len(), self.priority, n_handles)?;
         if n_handles | n_files != 0 {
-            draft.charge_extras(peer, n_handles, n_files)?;
+            draft.charge_files(peer, n_files)?;
             draft.book(peer, account)?;
         }
         draft.fill(peer, account, self.payload)?;
-        if stamp.is_some() || n_files != 0 {
-            draft.set_baggage(Baggage::new(&self.files, stamp)?);
+        if stamp.is_some() || n_files != 0 || self.body.is_some() {
+            draft.set_baggage(Baggage::new(&self.files, stamp, self.body)?);
         }
         Ok(draft)
     }
@@ -377,7 +413,8 @@ struct Spent {
 
 /// Whether an error is that of one destination, not of the command.
 fn is_dest_error(e: Error) -> bool {
-    [ENXIO, EPERM, ehostunreach(), EAGAIN, EMSGSIZE, edquot()].contains(&e)
+    let own = [ehostunreach(), edquot(), eopnotsupp()];
+    [ENXIO, EPERM, EAGAIN, EMSGSIZE].contains(&e) || own.contains(&e)
 }
 
 /// Looks the destinations up, some at a time: others want the lock, too.
@@ -536,14 +573,13 @@ fn link_all(
     commit.set();
     drop(sequence);
 
+    // The copies are settled by whoever next comes to their queues. Who waits there looks at the flag
+    // after he has entered the wait queue: pairs with the barrier in prepare_to_wait_event().
+    smp_mb();
     for fate in fates.iter() {
         if let Fate::Linked(message) = fate {
             let owner = &message.node.owner;
-            let mut inner = owner.inner.lock();
-            inner.queue.settle(&**message, &commit);
-            let is_waited = owner.wait.is_active();
-            drop(inner);
-            if is_waited {
+            if owner.wait.is_active() {
                 owner.wake();
             }
         }
@@ -574,7 +610,9 @@ fn take_back(fate: &Fate) {
     message.discharge(&mut inner);
     owner.unlock_room(inner);
     message.set_unsent();
-    drop(entry);
+    if let Some(entry) = entry {
+        trace::dropped(&entry, abi::BUS1_WHY_TAKEN_BACK);
+    }
 }
 
 /// Writes the errors there are, and fails if the command is to.

@@ -8,15 +8,28 @@
 //! space sees. A slice's id is that of its record, so giving one back needs no search, and a stale
 //! or invented id is not found.
 //!
+//! Where memory is warm is not recorded, but follows: the block freed last is kept for the next
+//! slice of its size; else a small block that must fit is taken, the one freed last of its class,
+//! from its low end. What was never used is in the largest block, and comes last. So a pool keeps
+//! about as much memory as was in use at a time: the tests say how much.
+//!
+//! Pages that lie in free blocks alone are *idle*. Free blocks with such pages stand in one more
+//! list, in the order in which they became so, until they were looked at: see [`Slices::idle`].
+//!
 //! Sizes and offsets are counted in granules. Memory for records is allocated by the caller, who
 //! asks [`Slices::growth`] first.
 
 use crate::ids::Hashed;
 use crate::ids::{Growth, IdTable, Need};
+use core::ops::Range;
+use kernel::page::PAGE_SIZE;
 use kernel::prelude::*;
 
 /// Bytes of a granule. A slice starts at a multiple of it and is padded to one.
 pub(crate) const GRANULE: usize = 64;
+
+/// Granules of a page.
+const PAGE: u32 = (PAGE_SIZE / GRANULE) as u32;
 
 const NONE: u32 = u32::MAX;
 const LEVELS: usize = 24;
@@ -42,7 +55,33 @@ pub(crate) struct Block {
     /// Neighbours in the list of the class, if free.
     free_prev: u32,
     free_next: u32,
+    /// Neighbours in the list of those with idle pages, if it stands there.
+    idle_prev: u32,
+    idle_next: u32,
+    is_idle: bool,
     state: State,
+}
+
+impl Block {
+    fn new(start: u32, size: u32, prev: u32, next: u32) -> Self {
+        Self {
+            start,
+            size,
+            prev,
+            next,
+            free_prev: NONE,
+            free_next: NONE,
+            idle_prev: NONE,
+            idle_next: NONE,
+            is_idle: false,
+            state: State::Free,
+        }
+    }
+
+    /// The pages that lie wholly within it.
+    fn pages(&self) -> Range<u32> {
+        self.start.div_ceil(PAGE)..(self.start + self.size) / PAGE
+    }
 }
 
 /// A slice that was allocated.
@@ -64,6 +103,12 @@ pub(crate) struct Slices {
     /// A block that was freed last and not merged: the next slice is often as large as the last.
     /// Its state is not free, so that no neighbour merges with it.
     spare: u32,
+    /// The list of blocks with idle pages that were not looked at, and how many those are.
+    idle_first: u32,
+    idle_last: u32,
+    idle_pages: usize,
+    /// Pages before this one were looked at in the first of them.
+    looked: u32,
 }
 
 /// The class whose blocks are at least as large as its lower bound, for a block of `size`.
@@ -102,6 +147,10 @@ impl Slices {
             n_used: 0,
             used: 0,
             spare: NONE,
+            idle_first: NONE,
+            idle_last: NONE,
+            idle_pages: 0,
+            looked: 0,
         }
     }
 
@@ -143,9 +192,11 @@ impl Slices {
         self.heads[l][c] = index;
         self.classes[l] |= 1 << c;
         self.levels |= 1 << l;
+        self.link_idle(index);
     }
 
     fn unlink(&mut self, index: u32) {
+        self.unlink_idle(index);
         let Some(b) = self.blocks.at(index) else {
             return;
         };
@@ -167,17 +218,91 @@ impl Slices {
         }
     }
 
+    fn link_idle(&mut self, index: u32) {
+        let last = self.idle_last;
+        let Some(b) = self.blocks.at_mut(index) else {
+            return;
+        };
+        let n = b.pages().len();
+        if n == 0 {
+            return;
+        }
+        b.is_idle = true;
+        b.idle_prev = last;
+        b.idle_next = NONE;
+        self.idle_pages += n;
+        self.idle_last = index;
+        match self.blocks.at_mut(last) {
+            Some(l) => l.idle_next = index,
+            None => self.idle_first = index,
+        }
+    }
+
+    fn unlink_idle(&mut self, index: u32) {
+        let Some(b) = self.blocks.at_mut(index) else {
+            return;
+        };
+        if !b.is_idle {
+            return;
+        }
+        b.is_idle = false;
+        let (prev, next, n) = (b.idle_prev, b.idle_next, b.pages().len());
+        self.idle_pages -= n;
+        match self.blocks.at_mut(next) {
+            Some(n) => n.idle_prev = prev,
+            None => self.idle_last = prev,
+        }
+        match self.blocks.at_mut(prev) {
+            Some(p) => p.idle_next = next,
+            None => {
+                self.idle_first = next;
+                self.looked = 0;
+            }
+        }
+    }
+
+    /// About how many of the pool's pages, if it has `n_pages`, are idle and were not looked at:
+    /// not 0 if there are any.
+    #[inline]
+    pub(crate) fn max_idle(&self, n_pages: usize) -> usize {
+        // Slices touch at least as many as they fill. The spare block may share pages with
+        // free ones beside it.
+        let spare = self.blocks.at(self.spare).map_or(0, |b| b.size);
+        n_pages
+            .saturating_sub(self.used.div_ceil(PAGE as usize))
+            .min(self.idle_pages + spare.div_ceil(PAGE) as usize)
+    }
+
+    /// Some idle pages that were not looked at since they became so. No slice touches them until
+    /// the lock is released.
+    pub(crate) fn idle(&mut self) -> Option<Range<usize>> {
+        if self.spare != NONE {
+            self.merge_spare();
+        }
+        let pages = self.blocks.at(self.idle_first)?.pages();
+        Some(pages.start.max(self.looked) as usize..pages.end as usize)
+    }
+
+    /// Those before `end` were looked at, of what [`idle`](Self::idle) gave.
+    pub(crate) fn looked_at(&mut self, end: usize) {
+        match self.blocks.at(self.idle_first) {
+            Some(b) if end < b.pages().end as usize => self.looked = end as u32,
+            _ => self.unlink_idle(self.idle_first),
+        }
+    }
+
+    /// The slice at an index, if user space has it, or `None` behind the last one.
+    pub(crate) fn users_at(&self, index: u32) -> Option<Option<u64>> {
+        if index >= self.blocks.slots() {
+            return None;
+        }
+        let block = self.blocks.at(index).filter(|b| b.state == State::User);
+        Some(block.map(|_| self.blocks.id_at(index)))
+    }
+
     /// Adds `granules` of free space: the whole pool, once, when it is made.
     pub(crate) fn extend(&mut self, granules: u32) -> Result {
-        let block = Block {
-            start: 0,
-            size: granules,
-            prev: NONE,
-            next: NONE,
-            free_prev: NONE,
-            free_next: NONE,
-            state: State::Free,
-        };
+        let block = Block::new(0, granules, NONE, NONE);
         let id = self.blocks.insert(block).map_err(|_| ENOMEM)?;
         self.link(IdTable::<Block>::index(id));
         Ok(())
@@ -244,15 +369,7 @@ impl Slices {
         b.state = State::Kernel;
         let (start, rest, next) = (b.start, b.size - size, b.next);
         if rest > 0 {
-            let tail = Block {
-                start: start + size,
-                size: rest,
-                prev: index,
-                next,
-                free_prev: NONE,
-                free_next: NONE,
-                state: State::Free,
-            };
+            let tail = Block::new(start + size, rest, index, next);
             // Without the growth the block goes out whole.
             if let Ok(tail) = self.blocks.insert(tail) {
                 let tail = IdTable::<Block>::index(tail);
@@ -332,8 +449,8 @@ impl Slices {
         self.merge(id);
     }
 
-    /// Frees a block for good. The record of the freed space is the one of the first block of it, but
-    /// under a new id.
+    /// Frees a block for good. The record of the freed space is the one of the first block of it,
+    /// but under a new id.
     fn merge(&mut self, id: u64) {
         let Some(mut b) = self.blocks.remove(id) else {
             return;
@@ -538,6 +655,157 @@ mod tests {
         assert_eq!(s.in_use(), (0, 0));
         assert!(alloc(&mut s, N as u32)?.is_some());
         assert_eq!(s.blocks.len(), 1);
+        Ok(())
+    }
+
+    /// A generator of numbers, the same each time.
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self, n: usize) -> usize {
+            self.0 = self
+                .0
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            (self.0 >> 33) as usize % n
+        }
+    }
+
+    /// How much of a pool is in use when a slice is refused that is small beside it: slices of
+    /// all sizes up to a 64th of it come and go, in no order, while it is kept full.
+    #[test]
+    fn how_full_a_pool_gets() -> Result {
+        const N: usize = 16384;
+        let mut s = pool(N as u32)?;
+        let mut live = KVec::new();
+        let mut random = Random(3);
+        let (mut worst, mut sum, mut refused) = (N, 0, 0);
+        for _ in 0..40_000 {
+            // As many small ones as large ones, as messages are.
+            let most = 1 << random.next(9);
+            match alloc(&mut s, 1 + random.next(most) as u32)? {
+                Some(slice) => live.push(slice, GFP_KERNEL)?,
+                None => {
+                    let used = s.in_use().1 / GRANULE;
+                    worst = worst.min(used);
+                    sum += used;
+                    refused += 1;
+                    for _ in 0..1 + random.next(8) {
+                        let at = random.next(live.len());
+                        let last = live.len() - 1;
+                        live.swap(at, last);
+                        if let Some(slice) = live.pop() {
+                            s.free(slice.id);
+                        }
+                    }
+                }
+            }
+        }
+        assert!(refused > 1000);
+        kernel::pr_info!(
+            "slices: refused when {}.{} % of the pool are in use at worst, {}.{} % on average\n",
+            worst * 100 / N,
+            worst * 1000 / N % 10,
+            sum / refused * 100 / N,
+            sum / refused * 1000 / N % 10
+        );
+        assert!(worst * 100 >= N * 75);
+        while let Some(slice) = live.pop() {
+            s.free(slice.id);
+        }
+        assert!(alloc(&mut s, N as u32)?.is_some());
+        Ok(())
+    }
+
+    /// A few slices at a time, of all sizes, in a pool that is much larger: how many of its pages
+    /// they ever touch.
+    #[test]
+    fn a_steady_load_stays_where_it_is() -> Result {
+        const PAGES: usize = 4096;
+        const LIVE: usize = 12;
+        let mut s = pool(PAGES as u32 * PAGE)?;
+        let mut touched = KVec::from_elem(false, PAGES, GFP_KERNEL)?;
+        let mut live = KVec::from_elem(0, LIVE, GFP_KERNEL)?;
+        let mut random = Random(4);
+        let mut most = 0;
+        for _ in 0..20_000 {
+            let at = random.next(LIVE);
+            s.free(live[at]);
+            let size = 1 + random.next(320);
+            let slice = alloc(&mut s, size as u32)?.ok_or(ENOMEM)?;
+            live[at] = slice.id;
+            let start = slice.offset / GRANULE;
+            touched[start / PAGE as usize..=(start + size - 1) / PAGE as usize].fill(true);
+            most = most.max(s.in_use().1.div_ceil(PAGE_SIZE));
+        }
+        let n = touched.iter().filter(|t| **t).count();
+        kernel::pr_info!("slices: {} pages touched for {} in use at most\n", n, most);
+        assert!(n <= most * 3 / 2);
+        Ok(())
+    }
+
+    /// What is told to be idle is what no slice touches, all of it, and once.
+    #[test]
+    fn idle_pages_against_a_reference() -> Result {
+        const PAGES: usize = 32;
+        const N: usize = PAGES * PAGE as usize;
+        let mut s = pool(N as u32)?;
+        let mut users = KVec::from_elem(0u32, PAGES, GFP_KERNEL)?;
+        // Those that became idle since they were told of.
+        let mut fresh = KVec::from_elem(true, PAGES, GFP_KERNEL)?;
+        let mut live: KVec<(Slice, usize)> = KVec::new();
+        let mut random = Random(5);
+        let pages = |slice: &Slice, size: usize| {
+            let start = slice.offset / GRANULE;
+            start / PAGE as usize..(start + size - 1) / PAGE as usize + 1
+        };
+        for round in 0..30_000 {
+            if random.next(5) < 3 {
+                let most = 1 << random.next(9);
+                let size = 1 + random.next(most);
+                if let Some(slice) = alloc(&mut s, size as u32)? {
+                    for page in pages(&slice, size) {
+                        users[page] += 1;
+                        fresh[page] = false;
+                    }
+                    live.push((slice, size), GFP_KERNEL)?;
+                }
+            } else if !live.is_empty() {
+                let at = random.next(live.len());
+                let last = live.len() - 1;
+                live.swap(at, last);
+                if let Some((slice, size)) = live.pop() {
+                    for page in pages(&slice, size) {
+                        users[page] -= 1;
+                        fresh[page] = users[page] == 0;
+                    }
+                    s.free(slice.id);
+                }
+            }
+            let n_idle = users.iter().filter(|n| **n == 0).count();
+            assert!(s.max_idle(PAGES) > 0 || fresh.iter().all(|fresh| !*fresh));
+            if round % 7 != 0 {
+                continue;
+            }
+            // A part of it, or all.
+            let mut left = if round % 2 == 0 { 3 } else { PAGES };
+            while left > 0 {
+                let Some(idle) = s.idle() else {
+                    // Nothing was missed.
+                    assert!(fresh.iter().all(|fresh| !*fresh));
+                    assert_eq!(s.max_idle(PAGES), 0);
+                    break;
+                };
+                let end = idle.end.min(idle.start + left);
+                for page in idle.start..end {
+                    assert_eq!(users[page], 0);
+                    fresh[page] = false;
+                }
+                left -= end - idle.start;
+                s.looked_at(end);
+            }
+            assert!(fresh.iter().filter(|fresh| **fresh).count() <= n_idle);
+        }
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use core::mem::{size_of, MaybeUninit};
 use kernel::alloc::KVVec;
 use kernel::bindings;
 use kernel::prelude::*;
-use kernel::uaccess::{UserPtr, UserSlice, UserSliceReader};
+use kernel::uaccess::{UserPtr, UserSlice};
 
 pub(crate) fn ptr(addr: u64) -> UserPtr {
     UserPtr::from_addr(addr as usize)
@@ -134,7 +134,7 @@ pub(crate) fn clear(addr: u64, len: usize) -> Result {
     kernel::error::to_result(unsafe { abi::bus1_clear_user(ptr(addr).as_mut_ptr().cast(), len) })
 }
 
-const MAX_PAYLOAD: u64 = abi::BUS1_MAX_PAYLOAD as u64;
+pub(crate) const MAX_PAYLOAD: u64 = abi::BUS1_MAX_PAYLOAD as u64;
 
 /// Reads an array; `n` was checked against its bound.
 pub(crate) fn read_array<T: kernel::transmute::FromBytes>(addr: u64, n: usize) -> Result<KVVec<T>> {
@@ -254,18 +254,17 @@ impl Payload {
         }
     }
 
-    /// Calls `copy` for each part in turn, with how much of the payload comes before it.
-    pub(crate) fn read(
-        &self,
-        mut copy: impl FnMut(UserSliceReader, usize, usize) -> Result,
-    ) -> Result {
+    /// Calls `copy` for each part in turn: where it is, how much of the payload comes before it, and
+    /// how much it is.
+    #[inline]
+    pub(crate) fn read(&self, mut copy: impl FnMut(u64, usize, usize) -> Result) -> Result {
         match self {
-            Self::One(addr, len) => copy(UserSlice::new(ptr(*addr), *len).reader(), 0, *len),
+            Self::One(addr, len) => copy(*addr, 0, *len),
             Self::Parts(parts, _) => {
                 let mut before = 0;
                 for part in parts {
                     let len = part.len as usize;
-                    copy(UserSlice::new(ptr(part.base), len).reader(), before, len)?;
+                    copy(part.base, before, len)?;
                     before += len;
                 }
                 Ok(())

@@ -12,6 +12,7 @@ struct event {
 	b1_message *message;
 	b1_node *node;		/* of the message, or unused */
 	b1_handle *dead;
+	b1_handle *writable;
 };
 
 static bool have_ready(const b1_peer *peer)
@@ -49,7 +50,7 @@ static int receive(b1_peer *peer, uint64_t flags, uint64_t deadline)
 
 	do {
 		cmd = (struct bus1_cmd_recv){
-			.flags = flags | (peer->wants_fds ? BUS1_RECV_FDS : 0),
+			.flags = flags | BUS1_RECV_MEMFD | (peer->wants_fds ? BUS1_RECV_FDS : 0),
 			.deadline = deadline,
 			.msgs = (uintptr_t)peer->ready,
 			.buf = (uintptr_t)peer->buf,
@@ -125,6 +126,11 @@ static int parse(b1_peer *peer, const struct bus1_msg *msg, struct event *event)
 			event->dead = b1_handle_ref(handle);
 		}
 		break;
+	case BUS1_MSG_WRITABLE:
+		/* Who has asked for it may have lost interest, or the handle. */
+		if (handle && atomic_load(&handle->n_writable))
+			event->writable = b1_handle_ref(handle);
+		break;
 	}
 	return 0;
 }
@@ -138,6 +144,9 @@ static int dispatch(b1_peer *peer, struct event *event)
 	if (event->dead) {
 		r = b1__handle_call_watches(event->dead);
 		b1_handle_unref(event->dead);
+	} else if (event->writable) {
+		r = b1__handle_call_writable(event->writable);
+		b1_handle_unref(event->writable);
 	} else if (event->message) {
 		if (event->node && event->node->handler)
 			r = event->node->handler(event->node, event->message, event->node->userdata);
@@ -156,9 +165,14 @@ static int dispatch(b1_peer *peer, struct event *event)
 /* Whether process(), having done `done`, should ask the kernel for more. Locked. */
 static bool want_more(const b1_peer *peer, int done)
 {
+	if (peer->receiving || done >= PROCESS_MAX)
+		return false;
 	/* What waits has to be given back anyway: it may as well receive. */
-	return !peer->receiving && done < PROCESS_MAX &&
-	       (done == 0 || peer->n_slices > 0 || peer->n_drops > 0 || peer->ready_n == BATCH);
+	if (done == 0 || peer->n_slices > 0 || peer->n_drops > 0)
+		return true;
+	/* A notice of room comes alone, whatever is behind it. */
+	return peer->ready_n == BATCH ||
+	       (peer->ready_n == 1 && peer->ready[0].type == BUS1_MSG_WRITABLE);
 }
 
 /*

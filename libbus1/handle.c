@@ -8,9 +8,11 @@ struct b1_watch {
 	/* One for the user, unless floating; one for the list, or for the call. */
 	atomic_uint refs;
 	b1_peer *peer;		/* its memory is held */
-	b1_dead_fn dead;
+	b1_dead_fn call;	/* or a b1_writable_fn, which is the same type */
 	void *userdata;
-	b1_destroy_fn destroy;	/* under the lock, as all below */
+	bool is_writable;	/* called for room, each time; else for death, once */
+	bool due;		/* under the lock, as all below: is to be called for room */
+	b1_destroy_fn destroy;
 	b1_handle *handle;	/* whose list it is in; NULL: none */
 	b1_watch *next, **link;	/* link points to what points here */
 };
@@ -25,6 +27,8 @@ static void watch_unlink(b1_watch *watch)
 	*watch->link = watch->next;
 	if (watch->next)
 		watch->next->link = watch->link;
+	if (watch->is_writable)
+		watch->handle->n_writable--;
 	watch->handle = NULL;
 	watch->next = NULL;
 }
@@ -39,13 +43,14 @@ static void watch_unref(b1_watch *watch)
 	free(watch);
 }
 
-int b1_handle_watch(b1_handle *handle, b1_watch **watchp, b1_dead_fn dead, void *userdata)
+static int watch_new(b1_handle *handle, b1_watch **watchp, bool is_writable, b1_dead_fn call,
+		     void *userdata)
 {
 	b1_peer *peer = handle->peer;
 	b1_watch *watch;
 	int r;
 
-	if (!dead)
+	if (!call)
 		return -EINVAL;
 	r = b1__check(peer);
 	if (r < 0)
@@ -55,8 +60,9 @@ int b1_handle_watch(b1_handle *handle, b1_watch **watchp, b1_dead_fn dead, void 
 		return -ENOMEM;
 	watch->refs = watchp ? 2 : 1;
 	watch->peer = b1__hold(peer);
-	watch->dead = dead;
+	watch->call = call;
 	watch->userdata = userdata;
+	watch->is_writable = is_writable;
 
 	b1__lock(peer);
 	if (atomic_load(&peer->ended)) {
@@ -70,6 +76,8 @@ int b1_handle_watch(b1_handle *handle, b1_watch **watchp, b1_dead_fn dead, void 
 		if (watch->next)
 			watch->next->link = &watch->next;
 		handle->watches = watch;
+		if (is_writable)
+			handle->n_writable++;
 	}
 	b1__unlock(peer);
 	if (r < 0) {
@@ -80,6 +88,20 @@ int b1_handle_watch(b1_handle *handle, b1_watch **watchp, b1_dead_fn dead, void 
 	if (watchp)
 		*watchp = watch;
 	return 0;
+}
+
+int b1_handle_watch(b1_handle *handle, b1_watch **watchp, b1_dead_fn dead, void *userdata)
+{
+	return watch_new(handle, watchp, false, dead, userdata);
+}
+
+int b1_handle_watch_writable(b1_handle *handle, b1_watch **watchp, b1_writable_fn writable,
+			     void *userdata)
+{
+	/* The kernel has no notice of this: room comes by what this very peer does. */
+	if (handle->is_node || atomic_load(&handle->flags) & FLAGS_OWN)
+		return -EINVAL;
+	return watch_new(handle, watchp, true, writable, userdata);
 }
 
 int b1_watch_set_destroy(b1_watch *watch, b1_destroy_fn destroy)
@@ -123,7 +145,37 @@ int b1__handle_call_watches(b1_handle *handle)
 		b1__unlock(peer);
 		if (!watch)
 			return r;
-		k = watch->dead(handle, watch->userdata);
+		/* Those for room end uncalled. */
+		k = watch->is_writable ? 0 : watch->call(handle, watch->userdata);
+		watch_unref(watch);
+		if (k < 0 && r >= 0)
+			r = k;
+	}
+}
+
+int b1__handle_call_writable(b1_handle *handle)
+{
+	b1_peer *peer = handle->peer;
+	b1_watch *watch;
+	int r = 0, k;
+
+	/* Those there are now, each once, whatever their callbacks do to the list. */
+	b1__lock(peer);
+	for (watch = handle->watches; watch; watch = watch->next)
+		watch->due = watch->is_writable;
+	b1__unlock(peer);
+	for (;;) {
+		b1__lock(peer);
+		for (watch = handle->watches; watch && !watch->due; watch = watch->next)
+			;
+		if (watch) {
+			watch->due = false;
+			b1__ref(&watch->refs);
+		}
+		b1__unlock(peer);
+		if (!watch)
+			return r;
+		k = watch->call(handle, watch->userdata);
 		watch_unref(watch);
 		if (k < 0 && r >= 0)
 			r = k;
@@ -150,6 +202,7 @@ void b1__handle_free(b1_handle *handle)
 {
 	if (!handle)
 		return;
+	b1__mapping_free(atomic_load(&handle->mapping));
 	b1__drop(handle->peer);
 	free(handle);
 }

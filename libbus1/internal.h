@@ -2,7 +2,8 @@
 /*
  * What the parts of libbus1 share. The layers, each knowing those above it in
  * this list: idmap; peer (file, pool, ids, kernel commands); handle and node;
- * transfer; message; send; dispatch (receiving and calling back).
+ * transfer; large (buffers, memfds); message; send; dispatch (receiving and
+ * calling back).
  *
  * Counting. A node or handle is alive as long as its `refs` is above 0. The step
  * from 1 to 0 is only ever taken with the peer's lock held, and the object
@@ -73,6 +74,15 @@ struct b1_peer {
 #define FLAGS_OWN	(1U << 30) /* of a node that is the peer's own */
 #define FLAGS_ALL	(B1_RIGHT_SEND | B1_RIGHT_TRANSFER)
 
+/* Memory of a file that was mapped to be read, whole pages of it. */
+struct mapping {
+	void *base;		/* NULL: nothing is mapped */
+	size_t length;
+	const void *data;	/* what was asked for, in there; never NULL */
+	size_t size;
+	bool is_shared;		/* its bytes may change */
+};
+
 struct b1_handle {
 	atomic_uint refs;
 	/* In the kernel, ours, less those that are about to be moved; of a node: 0. */
@@ -83,7 +93,9 @@ struct b1_handle {
 	uint64_t id;
 	b1_peer *peer;		/* its memory is held */
 	b1_watch *watches;	/* under the lock */
+	atomic_uint n_writable;	/* of those, how many are for room; written under the lock */
 	b1_handle *next_gone;	/* in a list of those whose refs reached 0 */
+	_Atomic(struct mapping *) mapping; /* of a buffer; set once */
 };
 
 struct b1_node {
@@ -104,6 +116,10 @@ struct b1_message {
 	uint64_t slice;		/* 0: the payload is in this object */
 	const void *data;
 	size_t size;
+	enum { BODY_NONE, BODY_BUFFER, BODY_MEMFD } body; /* of a buffer: it is handles[0] */
+	uint64_t body_offset, body_size;	/* in the buffer */
+	int body_result;	/* of a memfd: 0, 1 (shared), or why it is not mapped */
+	struct mapping memfd;
 	uint64_t badge;
 	unsigned int priority;
 	const b1_creds *creds;	/* in this object, or NULL */
@@ -194,8 +210,12 @@ b1_handle *b1__handle_arrived(b1_peer *peer, uint64_t id, unsigned int flags, b1
  * handles that are gone wait for the next b1__flush() or receive.
  */
 void b1__handles_unref(b1_peer *peer, b1_handle *const *handles, size_t n, bool soon);
-/* Call the watches. Returns the first negative result. Not locked. */
+/*
+ * The node is dead, or there is room to send: call the watches for that. Returns
+ * the first negative result. Not locked.
+ */
 int b1__handle_call_watches(b1_handle *handle);
+int b1__handle_call_writable(b1_handle *handle);
 
 static inline b1_handle *b1__find(b1_peer *peer, uint64_t id)
 {
@@ -211,10 +231,28 @@ static inline b1_node *b1__node(b1_handle *handle)
  * node.c
  */
 
+/*
+ * Make a node by a command that gives it an id, to be found at *idp, which is in
+ * `cmd`.
+ */
+int b1__node_new(b1_peer *peer, b1_node **nodep, unsigned long command, void *cmd,
+		 const __u64 *idp, b1_message_fn handler, void *userdata);
 /* Its last reference is gone: it leaves its base. Locked. */
 void b1__node_unlink(b1_node *node);
 /* Nothing refers to it any more; call destroy. Not locked. */
 void b1__node_finish(b1_node *node);
+
+/*
+ * large.c
+ */
+
+/* A memfd with these bytes, sealed. */
+int b1__memfd_new(const struct iovec *iov, size_t n);
+/* Map a part of a memfd. On failure the mapping is one of nothing. */
+int b1__map(struct mapping *mapping, int fd, uint64_t offset, uint64_t size, bool is_shared);
+void b1__unmap(struct mapping *mapping);
+/* Accepts NULL. */
+void b1__mapping_free(struct mapping *mapping);
 
 /*
  * message.c

@@ -74,6 +74,8 @@ typedef int (*b1_message_fn)(b1_node *node, b1_message *message, void *userdata)
 typedef int (*b1_unused_fn)(b1_node *node, void *userdata);
 /* The node behind `handle` is gone. */
 typedef int (*b1_dead_fn)(b1_handle *handle, void *userdata);
+/* There may be room to send to `handle` again. */
+typedef int (*b1_writable_fn)(b1_handle *handle, void *userdata);
 /* Nothing will be called with this userdata any more. */
 typedef void (*b1_destroy_fn)(void *userdata);
 
@@ -88,10 +90,12 @@ typedef void (*b1_destroy_fn)(void *userdata);
 
 /*
  * Make a peer. `pool_size` bounds the payloads that it can hold at a time, in
- * bytes (MSG-3, MSG-4).
+ * bytes (MSG-3, MSG-4): one message may take 3/8 of it, and what a sender may
+ * have in it at a time is its share (RES-2).
  *
  * -ENOENT, -EACCES, ... as open() of B1_DEVICE; -EINVAL: pool_size is above
- * the kernel's bound (256 MiB).
+ * the kernel's bound (256 MiB); -EDQUOT: the user has as many peers as it may
+ * have.
  */
 int b1_peer_new(b1_peer **peerp, size_t pool_size);
 /*
@@ -159,7 +163,7 @@ int b1_peer_wait(b1_peer *peer, uint64_t deadline);
  * Make a node. `handler` is called, with `userdata`, for each message to it;
  * NULL: messages are dropped.
  *
- * -EDQUOT: the peer has as many nodes as it may have.
+ * -EDQUOT: the peer, or its user, has as many nodes as it may have.
  */
 int b1_node_new(b1_peer *peer, b1_node **nodep, b1_message_fn handler, void *userdata);
 /* The same. With B1_NODE_CREDS its messages say who sent them: b1_message_get_creds(). */
@@ -223,7 +227,7 @@ int b1_node_destroy(b1_node *node, unsigned int flags);
  * back in both cases.
  *
  * -EINVAL: `node` is a facet; the badge is 0, without B1_FACET_ONCE.
- * -EDQUOT: the peer has as many nodes as it may have.
+ * -EDQUOT: the peer, or its user, has as many nodes as it may have.
  * -EHOSTUNREACH: the node was destroyed.
  */
 int b1_node_new_facet(b1_node *node, b1_node **facetp, uint64_t badge, unsigned int flags,
@@ -293,7 +297,7 @@ int b1_handle_from_id(b1_peer *peer, b1_handle **handlep, uint64_t id);
  * where b1_handle_from_id() takes it over.
  *
  * -ENXIO: the handle is of a node of one's own that was destroyed.
- * -EDQUOT: the peer has as many handles as it may have.
+ * -EDQUOT: the peer, or its user, has as many handles as it may have.
  * -EBADF, -EMEDIUMTYPE: peer_fd is not an open file, or no file of bus1.
  */
 int b1_handle_transfer(b1_handle *handle, b1_peer *peer, b1_handle **handlep);
@@ -318,7 +322,8 @@ int b1_handle_transfer_as(b1_handle *handle, b1_peer *peer, b1_handle **handlep,
  *
  * -EPERM: the handle is weak, or has no B1_RIGHT_TRANSFER.
  * -ENXIO: the handle is of a node of one's own that was destroyed.
- * -EMFILE, -ENFILE, -EDQUOT: there are too many of those.
+ * -EMFILE, -ENFILE: too many open files.
+ * -EDQUOT: the user has as many peers and exported handles as it may have.
  */
 int b1_handle_export(b1_handle *handle, int *fdp, unsigned int drop_rights);
 /*
@@ -326,7 +331,7 @@ int b1_handle_export(b1_handle *handle, int *fdp, unsigned int drop_rights);
  * caller's, and as it is.
  *
  * -EBADF, -EMEDIUMTYPE: fd is not an open file, or no exported handle.
- * -EDQUOT: the peer has as many handles as it may have.
+ * -EDQUOT: the peer, or its user, has as many handles as it may have.
  */
 int b1_handle_import(b1_peer *peer, b1_handle **handlep, int fd);
 
@@ -337,6 +342,20 @@ int b1_handle_import(b1_peer *peer, b1_handle **handlep, int fd);
  * -EHOSTUNREACH: it is dead already; the callback will not be called.
  */
 int b1_handle_watch(b1_handle *handle, b1_watch **watchp, b1_dead_fn dead, void *userdata);
+/*
+ * Be told when it is worth to send again, after a send to the handle found no
+ * room (RES-4). The watch has to be there when the send is made; it is called
+ * once for any number of sends that fail with -EAGAIN meanwhile, and stays for
+ * the next time, until the node dies. (It may be called as that happens;
+ * b1_handle_watch() tells it for sure.) There may be no room again by then, and
+ * it may be for a send of someone else: then the next -EAGAIN says so. Where
+ * threads share the peer it may be called before the send has returned.
+ *
+ * -EINVAL: the handle is of a node of the peer's own: to make room there is a
+ * matter of b1_peer_process(). -EHOSTUNREACH: the node is dead.
+ */
+int b1_handle_watch_writable(b1_handle *handle, b1_watch **watchp, b1_writable_fn writable,
+			     void *userdata);
 /* Set what is called once the watch is gone and its callback not running. */
 int b1_watch_set_destroy(b1_watch *watch, b1_destroy_fn destroy);
 /*
@@ -379,6 +398,10 @@ typedef struct b1_outgoing {
 	const int *fds;		    /* file descriptors to send along (MSG-6) */
 	size_t n_fds;		    /* up to 253 */
 	uint64_t priority;	    /* 0 to 31: for peers with B1_PEER_PRIORITY */
+	b1_handle *buffer;	    /* its body is a part of this (MSG-5) */
+	uint64_t buffer_offset;	    /* bytes */
+	uint64_t buffer_size;	    /* likewise */
+	uint64_t deadline;	    /* wait for room until then; 0: not at all */
 } b1_outgoing;
 
 /* With many destinations: those get it that can; fail only if none does. */
@@ -393,19 +416,40 @@ typedef struct b1_outgoing {
  * of `to` and of what is sent along must be of one peer. errors[n_to], if not
  * NULL, gets 0 or a negative errno for each destination, also on failure.
  *
+ * How the payload travels is chosen here and by the kernel (LIB-9): inside the
+ * message if it is small; by the receiver's pool, copied once, if that can hold
+ * it; in a sealed memfd if not, unless file descriptors or a buffer go along.
+ *
+ * If a receiver has no room for more from this sender now (RES-2) the call
+ * fails with -EAGAIN, and b1_handle_watch_writable() tells when to try again; or,
+ * with a `deadline` (as for b1_peer_wait()), it blocks until there is room, in
+ * all of them. Nothing is processed meanwhile: two peers that wait so for each
+ * other's room wait for ever, if the deadline lets them.
+ *
  * -EHOSTUNREACH  the node is gone, or the one-shot handle was used
  * -EPERM	  a destination is weak or has no B1_RIGHT_SEND; a handle sent
  *		  along has no B1_RIGHT_TRANSFER, or is a node and to be moved
- * -EAGAIN	  the receiver has no room now: try again later
- * -EMSGSIZE	  a count or size is too high, or the payload is larger than
- *		  the receiver's pool
- * -EDQUOT	  the receiver has as many handles as it may have
+ * -EAGAIN	  the receiver has no room for this sender now: try again later
+ * -ETIMEDOUT	  nor was there any before the deadline
+ * -EINTR	  a signal handler ran while it waited
+ * -EMSGSIZE	  a count or size is too high; the payload is larger than
+ *		  3/8 of the receiver's pool, and file descriptors or a
+ *		  buffer go along
+ * -EDQUOT	  a limit that an administrator has set: of the handles that the
+ *		  receiver, or its user, may have, or of the memory in pools; of
+ *		  the messages, handles or files that the sending user may have
+ *		  on their way, to all receivers
+ * -EINVAL	  B1_SEND_PARTIAL with a deadline; and as always
  * -ENXIO	  a handle sent along is of a node of one's own that was destroyed
  * -EXDEV	  the handles are not all of one peer
  * -EBADF	  one of fds is not an open file
  * -ELOOP	  one of fds may not be sent: peers, exported handles, AF_UNIX
  *		  sockets, io_uring
  * -EFAULT	  the payload is not readable
+ * -EMFILE, -ENFILE, -ENOSPC  of the memfd
+ * -EMEDIUMTYPE	  the buffer is none
+ * -EOPNOTSUPP	  a destination is a buffer
+ * -ERANGE	  there is no such part of the buffer
  * -E2BIG	  the struct is of a newer library, and asks for what this one
  *		  does not know
  */
@@ -427,6 +471,53 @@ static inline int b1_multicast(b1_handle *const *to, size_t n_to, const b1_outgo
 int b1_send_bytes(b1_handle *to, const void *data, size_t size, b1_handle *along);
 
 /*
+ * Buffers (MSG-5)
+ *
+ * A buffer is a node that stands for bytes in memory: sent once, or never, and
+ * referred to by messages as often as is wanted, without a copy. Its handles
+ * are handles; whoever has one reads the bytes. It is made as a node object:
+ * all functions of nodes work, but no message is sent to it, and facets with
+ * B1_FACET_ONCE are not made of it. The unused callback tells when nobody has
+ * it any more.
+ */
+
+/*
+ * Make a buffer of these bytes, which are copied, once.
+ *
+ * -EMFILE, -ENFILE, -ENOSPC: of its memfd. -EFAULT: data is not readable.
+ * -EDQUOT: the peer has as many nodes as it may have.
+ */
+int b1_buffer_new(b1_peer *peer, b1_node **nodep, const void *data, size_t size, void *userdata);
+/*
+ * Make a buffer of a memfd with the seals F_SEAL_SHRINK, F_SEAL_GROW and
+ * F_SEAL_WRITE. With B1_BUFFER_SHARED F_SEAL_FUTURE_WRITE does for the last:
+ * who has mapped it for writing before goes on writing, and readers are told
+ * that it changes. `fd` stays the caller's, and may be closed.
+ *
+ * -ETXTBSY: a seal is missing. -EMEDIUMTYPE: it is no memfd. -EBADF: it is not
+ * an open file, or not for reading. -EDQUOT: as above.
+ */
+int b1_buffer_new_from_fd(b1_peer *peer, b1_node **nodep, int fd, unsigned int flags,
+			  void *userdata);
+#define B1_BUFFER_SHARED (1U << 0)
+
+/*
+ * The bytes of a buffer, mapped read-only when first asked for, and there as
+ * long as the handle object, whatever becomes of the buffer. Returns 0, or 1 if
+ * they may change. sizep may be NULL.
+ *
+ * -EMEDIUMTYPE: it is no buffer. -EHOSTUNREACH: it was destroyed. -EPERM: the
+ * handle is weak, or has no B1_RIGHT_SEND. -EOVERFLOW: larger than memory.
+ * -EMFILE, -ENFILE, -EACCES: of the descriptor that it takes for a moment.
+ * -ETXTBSY: somebody has a lease on it. -EBADMSG: there are parts that were
+ * never written, and it would be charged to who reads them (not if it is
+ * shared).
+ */
+int b1_buffer_map(b1_handle *buffer, const void **datap, size_t *sizep);
+/* The same by a descriptor, which is the caller's, read-only and close-on-exec. */
+int b1_buffer_open(b1_handle *buffer, int *fdp, uint64_t *sizep);
+
+/*
  * Messages (MSG-3)
  */
 
@@ -440,8 +531,23 @@ b1_message *b1_message_unref(b1_message *message);
  * The payload, in place: in the pool if it is large, else in the message. It
  * is read-only, aligned to 8, does not change, and is good as long as the
  * message, even if the peer has ended. Never NULL. sizep may be NULL.
+ *
+ * Of a message without a payload it is the body, if there is one that can be
+ * read and does not change: what was sent as a payload may arrive so. That of
+ * a buffer is aligned as the part of the buffer is.
  */
 const void *b1_message_get_data(b1_message *message, size_t *sizep);
+/*
+ * The body (MSG-5): the part of a buffer that the message refers to, or what
+ * came in a memfd of its own. Good as long as the message. Returns 0, or 1 if
+ * it may change while it is read.
+ *
+ * -ENODATA: it has none. Others: as for b1_buffer_map(), it can not be had; one
+ * in a memfd is then lost.
+ */
+int b1_message_get_body(b1_message *message, const void **datap, size_t *sizep);
+/* The buffer that the body is in, to be kept or passed on; NULL: none. It is none of the handles below. */
+b1_handle *b1_message_get_buffer(b1_message *message);
 size_t b1_message_get_n_handles(b1_message *message);
 /* The handle of that index, from 0; NULL if it is too high. */
 b1_handle *b1_message_get_handle(b1_message *message, size_t index);

@@ -56,7 +56,10 @@ static const struct bus1_creds *stamp_of(const struct bus1_msg *msg, const uint8
 static struct layout lay_out(const struct bus1_msg *msg, const uint8_t *buf)
 {
 	const struct bus1_creds *stamp = stamp_of(msg, buf);
-	struct layout l = { .n_fds = msg->flags & BUS1_MSG_F_FDS_CLOSED ? 0 : msg->n_fds };
+	/* A memfd is not kept: it is mapped. */
+	struct layout l = {
+		.n_fds = msg->flags & (BUS1_MSG_F_FDS_CLOSED | BUS1_MSG_F_MEMFD) ? 0 : msg->n_fds,
+	};
 	size_t end;
 
 	end = align8(sizeof(b1_message) + msg->n_handles * sizeof(b1_handle *));
@@ -99,6 +102,37 @@ static void set_fds(b1_message *message, const struct layout *l, const int32_t *
 		atomic_init(&message->fds[i], fds[i]);
 }
 
+/*
+ * Of a memfd the body is mapped at once, and its descriptor closed: who sends many
+ * fills no table of ours. What can not be had is lost, and the message says
+ * why: to try again would hold up all others.
+ */
+static void set_body(b1_message *message, const struct bus1_msg *msg, const int32_t *fds)
+{
+	message->body = BODY_NONE;
+	message->memfd = (struct mapping){ .data = "" };
+	message->body_offset = msg->body_offset;
+	message->body_size = msg->body_len;
+	message->body_result = msg->flags & BUS1_MSG_F_SHARED ? 1 : 0;
+	if (msg->flags & BUS1_MSG_F_BODY)
+		message->body = BODY_BUFFER;
+	if (!(msg->flags & BUS1_MSG_F_MEMFD))
+		return;
+	message->body = BODY_MEMFD;
+	if (msg->flags & BUS1_MSG_F_FDS_CLOSED) {
+		message->body_result = -EBADF;
+	} else if (fds[0] < 0) {
+		message->body_result = fds[0];
+	} else {
+		int r = b1__map(&message->memfd, fds[0], msg->body_offset, msg->body_len,
+				message->body_result);
+
+		if (r < 0)
+			message->body_result = r;
+		close(fds[0]);
+	}
+}
+
 int b1__message_new(b1_peer *peer, b1_message **messagep, const struct bus1_msg *msg,
 		    const uint8_t *buf)
 {
@@ -138,6 +172,7 @@ int b1__message_new(b1_peer *peer, b1_message **messagep, const struct bus1_msg 
 	if (stamp)
 		set_creds(message, &l, stamp);
 	set_fds(message, &l, (const void *)(buf + msg->fds));
+	set_body(message, msg, (const void *)(buf + msg->fds));
 	if (msg->slice) {
 		message->data = peer->pool + msg->offset;
 	} else {
@@ -151,10 +186,9 @@ int b1__message_new(b1_peer *peer, b1_message **messagep, const struct bus1_msg 
 void b1__close_fds(const struct bus1_msg *msg, const uint8_t *buf)
 {
 	const int32_t *fds = (const void *)(buf + msg->fds);
-	const struct layout l = lay_out(msg, buf);
 	size_t i;
 
-	for (i = 0; i < l.n_fds; i++)
+	for (i = 0; !(msg->flags & BUS1_MSG_F_FDS_CLOSED) && i < msg->n_fds; i++)
 		if (fds[i] >= 0)
 			close(fds[i]);
 }
@@ -172,6 +206,7 @@ static void message_unref(b1_message *message, bool soon)
 		if (fd >= 0)
 			close(fd);
 	}
+	b1__unmap(&message->memfd);
 	if (message->n_handles)
 		b1__handles_unref(peer, message->handles, message->n_handles, soon || message->slice);
 	if (message->slice) {
@@ -205,21 +240,65 @@ b1_message *b1_message_unref(b1_message *message)
 	return NULL;
 }
 
+/* The part of the buffer is within what was mapped: the kernel has checked it, and seals fix it. */
+static int buffer_body(b1_message *message, const void **datap, size_t *sizep)
+{
+	const void *data;
+	size_t size;
+	int r;
+
+	r = b1_buffer_map(message->handles[0], &data, &size);
+	if (r < 0)
+		return r;
+	if (message->body_offset > size || message->body_size > size - message->body_offset)
+		return -EOVERFLOW;
+	*datap = (const uint8_t *)data + message->body_offset;
+	*sizep = (size_t)message->body_size;
+	return r;
+}
+
+int b1_message_get_body(b1_message *message, const void **datap, size_t *sizep)
+{
+	if (message->body == BODY_NONE)
+		return -ENODATA;
+	if (message->body == BODY_BUFFER)
+		return buffer_body(message, datap, sizep);
+	if (message->body_result >= 0) {
+		*datap = message->memfd.data;
+		*sizep = message->memfd.size;
+	}
+	return message->body_result;
+}
+
 const void *b1_message_get_data(b1_message *message, size_t *sizep)
 {
+	const void *data = message->data;
+	size_t size = message->size;
+
+	if (!size && message->body != BODY_NONE && b1_message_get_body(message, &data, &size) != 0) {
+		data = message->data;
+		size = 0;
+	}
 	if (sizep)
-		*sizep = message->size;
-	return message->data;
+		*sizep = size;
+	return data;
+}
+
+b1_handle *b1_message_get_buffer(b1_message *message)
+{
+	return message->body == BODY_BUFFER ? message->handles[0] : NULL;
 }
 
 size_t b1_message_get_n_handles(b1_message *message)
 {
-	return message->n_handles;
+	return message->n_handles - (message->body == BODY_BUFFER);
 }
 
 b1_handle *b1_message_get_handle(b1_message *message, size_t index)
 {
-	return index < message->n_handles ? message->handles[index] : NULL;
+	if (index >= b1_message_get_n_handles(message))
+		return NULL;
+	return message->handles[index + (message->body == BODY_BUFFER)];
 }
 
 uint64_t b1_message_get_badge(b1_message *message)

@@ -33,15 +33,12 @@ static void node_add(b1_node *node, uint64_t id)
 	b1__idmap_add(&peer->map, id, &node->handle);
 }
 
-int b1_node_new_flags(b1_peer *peer, b1_node **nodep, unsigned int flags, b1_message_fn handler,
-		      void *userdata)
+int b1__node_new(b1_peer *peer, b1_node **nodep, unsigned long command, void *cmd,
+		 const __u64 *idp, b1_message_fn handler, void *userdata)
 {
-	struct bus1_cmd_node cmd = { .flags = flags & B1_NODE_CREDS ? BUS1_NODE_CREDS : 0 };
 	b1_node *node;
 	int r;
 
-	if (flags & ~B1_NODE_CREDS)
-		return -EINVAL;
 	r = b1__check(peer);
 	if (r < 0)
 		return r;
@@ -53,9 +50,9 @@ int b1_node_new_flags(b1_peer *peer, b1_node **nodep, unsigned int flags, b1_mes
 	b1__lock(peer);
 	r = b1__idmap_reserve(&peer->map, 1);
 	if (r >= 0)
-		r = b1__command(peer, BUS1_CMD_NODE_CREATE, &cmd);
+		r = b1__command(peer, command, cmd);
 	if (r >= 0)
-		node_add(node, cmd.id);
+		node_add(node, *idp);
 	b1__unlock(peer);
 	if (r < 0) {
 		free(node);
@@ -63,6 +60,16 @@ int b1_node_new_flags(b1_peer *peer, b1_node **nodep, unsigned int flags, b1_mes
 	}
 	*nodep = node;
 	return 0;
+}
+
+int b1_node_new_flags(b1_peer *peer, b1_node **nodep, unsigned int flags, b1_message_fn handler,
+		      void *userdata)
+{
+	struct bus1_cmd_node cmd = { .flags = flags & B1_NODE_CREDS ? BUS1_NODE_CREDS : 0 };
+
+	if (flags & ~B1_NODE_CREDS)
+		return -EINVAL;
+	return b1__node_new(peer, nodep, BUS1_CMD_NODE_CREATE, &cmd, &cmd.id, handler, userdata);
 }
 
 int b1_node_new(b1_peer *peer, b1_node **nodep, b1_message_fn handler, void *userdata)

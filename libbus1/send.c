@@ -28,12 +28,16 @@ static int get_ids(b1_peer *peer, b1_handle *const *to, size_t n, uint64_t *ids)
 	return 0;
 }
 
-/* The handles of both arrays, in the kernel's form but for moves. */
+/* The buffer and the handles of both arrays, in the kernel's form but for moves. */
 static int get_passes(b1_peer *peer, const b1_outgoing *out, struct bus1_pass *passes)
 {
 	const b1_pass *pass;
 	size_t i;
 
+	if (out->buffer && out->buffer->peer != peer)
+		return -EXDEV;
+	if (out->buffer)
+		*passes++ = (struct bus1_pass){ .id = out->buffer->id };
 	for (i = 0; i < out->n_handles; i++) {
 		if (out->handles[i]->peer != peer)
 			return -EXDEV;
@@ -158,10 +162,16 @@ static int read_outgoing(b1_outgoing *out, const b1_outgoing *outgoing, size_t s
 			return -E2BIG;
 	memcpy(out, outgoing, size < sizeof(*out) ? size : sizeof(*out));
 	if (out->flags & ~SEND_FLAGS || (out->n_iov && (out->data || out->size)) ||
-	    out->priority > BUS1_MAX_PRIORITY)
+	    out->priority > BUS1_MAX_PRIORITY ||
+	    (!out->buffer && (out->buffer_offset || out->buffer_size)))
 		return -EINVAL;
-	if (out->n_iov > BUS1_MAX_IOVS || out->n_handles > BUS1_MAX_HANDLES ||
-	    out->n_passes > BUS1_MAX_HANDLES - out->n_handles || out->n_fds > BUS1_MAX_FDS)
+	/* Who wants some to get it does not wait for all. */
+	if (out->deadline && out->flags & B1_SEND_PARTIAL)
+		return -EINVAL;
+	if (out->n_iov > BUS1_MAX_IOVS || out->n_fds > BUS1_MAX_FDS)
+		return -EMSGSIZE;
+	if (out->n_handles > BUS1_MAX_HANDLES || out->n_passes > BUS1_MAX_HANDLES ||
+	    out->n_handles + out->n_passes + !!out->buffer > BUS1_MAX_HANDLES)
 		return -EMSGSIZE;
 	return 0;
 }
@@ -190,7 +200,12 @@ static void set_load(struct bus1_cmd_send *cmd, const b1_outgoing *out,
 		cmd->data = (uintptr_t)out->data;
 		cmd->len = out->size;
 	}
-	cmd->n_handles = (uint32_t)(out->n_handles + out->n_passes);
+	if (out->buffer) {
+		cmd->flags |= BUS1_SEND_BODY;
+		cmd->body_offset = out->buffer_offset;
+		cmd->body_len = out->buffer_size;
+	}
+	cmd->n_handles = (uint32_t)(!!out->buffer + out->n_handles + out->n_passes);
 	if (cmd->n_handles)
 		cmd->handles = (uintptr_t)passes;
 	cmd->n_fds = (uint32_t)out->n_fds;
@@ -199,11 +214,27 @@ static void set_load(struct bus1_cmd_send *cmd, const b1_outgoing *out,
 	cmd->priority = (uint32_t)out->priority;
 }
 
+/* If there is no room: wait, or have a notice, if anyone watches for that. */
+static void set_wait(struct bus1_cmd_send *cmd, const b1_outgoing *out, b1_handle *const *to,
+		     size_t n)
+{
+	if (out->deadline) {
+		cmd->flags |= BUS1_SEND_WAIT;
+		cmd->deadline = out->deadline == UINT64_MAX ? 0 : out->deadline;
+		return;
+	}
+	while (n > 0)
+		if (atomic_load_explicit(&to[--n]->n_writable, memory_order_relaxed))
+			cmd->flags |= BUS1_SEND_NOTIFY;
+}
+
 /* One of the handles that go along may be what is not known. */
 static bool any_dead(const b1_outgoing *out)
 {
 	size_t i;
 
+	if (out->buffer && atomic_load(&out->buffer->dead))
+		return true;
 	for (i = 0; i < out->n_handles; i++)
 		if (atomic_load(&out->handles[i]->dead))
 			return true;
@@ -221,6 +252,42 @@ static bool any_once(b1_handle *const *to, size_t n)
 	return false;
 }
 
+/*
+ * Inline or by the pool is the kernel's choice, and what is best wherever the pool can
+ * hold it: a memfd costs several times the copy, in memory that is made, sealed, mapped and
+ * freed (docs/performance.md). So a memfd is for what is larger than a receiver's pool
+ * has room for when it is empty, or than any payload may be.
+ */
+static int send_command(b1_peer *peer, struct bus1_cmd_send *cmd, const b1_outgoing *out)
+{
+	const struct iovec one = { .iov_base = (void *)(uintptr_t)out->data, .iov_len = out->size };
+	const struct iovec *iov = out->n_iov ? out->iov : &one;
+	size_t i, n = out->n_iov ? out->n_iov : 1;
+	uint64_t size = 0;
+	int fd, r;
+
+	r = b1__command(peer, BUS1_CMD_SEND, cmd);
+	/* It has one body at most, and a memfd comes alone. */
+	if (r != -EMSGSIZE || out->n_fds || out->buffer)
+		return r;
+	for (i = 0; i < n; i++)
+		if (__builtin_add_overflow(size, iov[i].iov_len, &size))
+			return r;
+	if (!size)
+		return r;
+	fd = b1__memfd_new(iov, n);
+	if (fd < 0)
+		return fd;
+	cmd->flags |= BUS1_SEND_MEMFD;
+	cmd->data = cmd->len = cmd->iovs = cmd->n_iovs = 0;
+	cmd->fds = (uintptr_t)&fd;
+	cmd->n_fds = 1;
+	cmd->body_len = size;
+	r = b1__command(peer, BUS1_CMD_SEND, cmd);
+	close(fd);
+	return r;
+}
+
 int b1_send_sized(b1_handle *const *to, size_t n_to, const b1_outgoing *outgoing,
 		  size_t outgoing_size, int *errors)
 {
@@ -228,6 +295,7 @@ int b1_send_sized(b1_handle *const *to, size_t n_to, const b1_outgoing *outgoing
 	uint64_t dests[BUS1_MAX_DESTS];
 	int own_errors[BUS1_MAX_DESTS];
 	struct bus1_cmd_send cmd = { 0 };
+	struct bus1_pass *moves;
 	b1_outgoing out = { 0 };
 	void *allocated;
 	b1_peer *peer;
@@ -265,14 +333,16 @@ int b1_send_sized(b1_handle *const *to, size_t n_to, const b1_outgoing *outgoing
 		cmd.errors = (uintptr_t)errors;
 	}
 	set_load(&cmd, &out, passes);
+	set_wait(&cmd, &out, to, n_to);
 
+	moves = passes + !!out.buffer + out.n_handles;
 	if (out.n_passes)
-		start_moves(peer, &out, passes + out.n_handles);
-	r = b1__command(peer, BUS1_CMD_SEND, &cmd);
+		start_moves(peer, &out, moves);
+	r = send_command(peer, &cmd, &out);
 	if (r >= 0 && once)
 		spend(to, n_to, errors);
 	if (out.n_passes)
-		end_moves(peer, &out, passes + out.n_handles, r);
+		end_moves(peer, &out, moves, r);
 	free(allocated);
 	if (r >= 0 && out.flags & B1_SEND_TAKE_FDS)
 		for (i = 0; i < out.n_fds; i++)

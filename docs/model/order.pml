@@ -8,8 +8,8 @@
  *
  *	link, unicast	Peer::link (kernel/peer.rs), Queue::push (queue.rs)
  *	commit		Commit::set (queue.rs)
- *	settle, wake	Queue::settle, bus1_wake (bridge.c), as at the end of
- *			send_many (send.rs) and settle_told (node.rs)
+ *	settle, wake	Queue::settle, as in settle_told (node.rs), settle_oldest;
+ *			bus1_wake (bridge.c), as there and in send_many (send.rs)
  *	take_back	Queue::remove, where send_many fails
  *	sequencer	the mutex that a send takes for BUS1_SEND_ORDERED
  *	look		Queue::next: read_flags, a step for each flag that is
@@ -45,9 +45,10 @@
  *  - Whether the sequencer orders one sender's links and commit before the
  *    next one's links. It does as any mutex: unlock is a release, lock an
  *    acquire, and what hands order from one sender to the next is nothing else.
- *  - Store buffering between "link or settle, then look at the wait queue" and
- *    "enter the wait queue, then look at the queue": a full barrier on either
- *    side, in wq_has_sleeper() and in prepare_to_wait_event().
+ *  - Store buffering between "link, commit or settle, then look at the wait
+ *    queue" and "enter the wait queue, then look at the queue": a full barrier on
+ *    either side, in send_many and wq_has_sleeper(), and in
+ *    prepare_to_wait_event().
  *
  * Each of these is a pair, and all shared data but the flag and the wait queue's
  * head is under a lock, so that an execution which has the pairs is
@@ -245,6 +246,21 @@ inline stall(m)
 	false
 }
 
+/* Who links looks at the flag of the oldest copy. */
+inline settle_oldest(r)
+{
+	x = 0;
+	do
+	:: x < p[r].n && !HAS(p[r].pending, p[r].item[x]) -> x++
+	:: else -> break
+	od;
+	if
+	:: x < p[r].n && HAS(flags, SEND(p[r].item[x])) ->
+		p[r].pending = p[r].pending & ~BIT(p[r].item[x])
+	:: else
+	fi
+}
+
 inline link(m, k, r, first)
 {
 	if
@@ -257,6 +273,7 @@ inline link(m, k, r, first)
 		if
 		:: r == 1 && released	/* tell: the handle is idle */
 		:: else ->
+			settle_oldest(r);
 			push(r, COPY(m, k));
 			p[r].pending = p[r].pending | BIT(COPY(m, k))
 		fi
@@ -265,12 +282,16 @@ inline link(m, k, r, first)
 	fi
 }
 
+/* What settle_told does; copies of a message are left to whoever comes next. */
 inline settle(m, k, r)
 {
-	d_step {
+	if
+	:: d_step {
 		!p[r].locked ->
 		p[r].pending = p[r].pending & ~BIT(COPY(m, k))
-	}
+	   }
+	:: true
+	fi
 }
 
 inline take_back(m, k, r)

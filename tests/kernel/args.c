@@ -23,6 +23,8 @@ struct work {
 		struct bus1_cmd_export export;
 		struct bus1_cmd_import import;
 		struct bus1_cmd_setup setup;
+		struct bus1_cmd_buffer buffer;
+		struct bus1_cmd_open open;
 		u8 bytes[16384];
 	} arg;
 	struct bus1_msg m;
@@ -47,6 +49,8 @@ static const struct {
 	COMMAND(HANDLE_EXPORT, BUS1_CMD_EXPORT_VER0),
 	COMMAND(HANDLE_IMPORT, BUS1_CMD_IMPORT_VER0),
 	COMMAND(PEER_SETUP, BUS1_CMD_SETUP_VER0),
+	COMMAND(BUFFER_CREATE, BUS1_CMD_BUFFER_VER0),
+	COMMAND(BUFFER_OPEN, BUS1_CMD_OPEN_VER0),
 #undef COMMAND
 };
 
@@ -118,6 +122,19 @@ static void prepare(struct work *w, size_t i)
 	case 11:
 		w->arg.setup = (struct bus1_cmd_setup){ .flags = BUS1_PEER_PRIORITY };
 		return;
+	case 12:
+		w->fd = memfd_sealed("abcdef", 6);
+		w->arg.buffer = (struct bus1_cmd_buffer){ .cookie = 6, .fd = w->fd };
+		return;
+	case 13:
+		w->fd = memfd_sealed("abcdef", 6);
+		w->arg.buffer = (struct bus1_cmd_buffer){ .fd = w->fd };
+		OK(raw(&w->p, BUS1_CMD_BUFFER_CREATE, &w->arg));
+		close_fd(w->fd);
+		w->ids[0] = w->arg.buffer.id;
+		memset(&w->arg, 0, sizeof(w->arg));
+		w->arg.open = (struct bus1_cmd_open){ .id = w->ids[0] };
+		return;
 	default:
 		return;
 	}
@@ -168,6 +185,16 @@ static void confirm(struct work *w, size_t i)
 		break;
 	case 11:
 		OK(setup(&w->p, 0));
+		break;
+	case 12:
+		EQ(w->arg.buffer.size, 6);
+		OK(destroy(&w->p, w->arg.buffer.id));
+		close_fd(w->fd);
+		break;
+	case 13:
+		EQ(w->arg.open.size, 6);
+		close_fd(w->arg.open.fd);
+		OK(destroy(&w->p, w->ids[0]));
 		break;
 	default:
 		EQ(w->arg.info.n_nodes, 1);

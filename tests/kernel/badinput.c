@@ -16,6 +16,7 @@
 struct scene {
 	struct peer a, b;
 	u64 node, facet, once;		/* a's */
+	u64 buffer;			/* likewise */
 	u64 nodes[2];			/* more of a's, that are there to be destroyed */
 	u64 handle, twice;		/* of one count, and of two */
 	u64 weak, mute, bound;		/* without the right to send, to transfer */
@@ -23,7 +24,7 @@ struct scene {
 	u64 gone, gone_slice, foreign;	/* ids that are none of a's */
 	u64 slices[2];
 	u64 nb;
-	int fds[2], exported;
+	int fds[2], exported, memfd;
 	struct snapshot before;
 
 	/* What the commands point at. */
@@ -35,6 +36,14 @@ struct scene {
 	u64 buf[32];
 	char text[16];
 };
+
+static u64 buffer_new(const struct scene *s)
+{
+	struct bus1_cmd_buffer cmd = { .fd = s->memfd };
+
+	OK(raw(&s->a, BUS1_CMD_BUFFER_CREATE, &cmd));
+	return cmd.id;
+}
 
 static void scene_make(struct scene *s)
 {
@@ -50,6 +59,8 @@ static void scene_make(struct scene *s)
 	s->once = once_new(&s->a, s->node, 2);
 	s->nodes[0] = node_new(&s->a, 2);
 	s->nodes[1] = facet_new(&s->a, s->node, 3);
+	s->memfd = memfd_sealed("0123456789", 10);
+	s->buffer = buffer_new(s);
 	s->nb = node_new(&s->b, 3);
 	s->handle = grant(&s->b, s->nb, &s->a);
 	other = node_new(&s->b, 4);
@@ -94,6 +105,7 @@ static void scene_end(struct scene *s)
 	close_fd(s->fds[0]);
 	close_fd(s->fds[1]);
 	close_fd(s->exported);
+	close_fd(s->memfd);
 	peer_close(&s->a);
 	peer_close(&s->b);
 }
@@ -109,6 +121,8 @@ union arg {
 	struct bus1_cmd_recv recv;
 	struct bus1_cmd_setup setup;
 	struct bus1_cmd_info info;
+	struct bus1_cmd_buffer buffer;
+	struct bus1_cmd_open open;
 	u8 bytes[128];
 };
 
@@ -214,6 +228,32 @@ static void good_give_back(struct scene *s, union arg *arg)
 		.release = PTR(s->more), .n_release = 2, .drop = PTR(s->ids), .n_drop = 2 };
 }
 
+static void good_buffer(struct scene *s, union arg *arg)
+{
+	arg->buffer = (struct bus1_cmd_buffer){ .cookie = 5, .fd = s->memfd };
+}
+
+static void good_open(struct scene *s, union arg *arg)
+{
+	arg->open = (struct bus1_cmd_open){ .id = s->buffer };
+}
+
+static void good_body(struct scene *s, union arg *arg)
+{
+	s->pass[0] = (struct bus1_pass){ s->buffer, 0, 0 };
+	arg->send = (struct bus1_cmd_send){
+		.flags = BUS1_SEND_BODY, .dest = s->handle, .handles = PTR(s->pass), .n_handles = 1,
+		.body_offset = 3, .body_len = 7 };
+}
+
+static void good_memfd(struct scene *s, union arg *arg)
+{
+	s->files[0] = s->memfd;
+	arg->send = (struct bus1_cmd_send){
+		.flags = BUS1_SEND_MEMFD, .dest = s->handle, .fds = PTR(s->files), .n_fds = 1,
+		.body_offset = 3, .body_len = 7 };
+}
+
 static void good_setup(struct scene *s, union arg *arg)
 {
 	arg->setup = (struct bus1_cmd_setup){ .flags = BUS1_PEER_PRIORITY };
@@ -250,6 +290,7 @@ struct field {
 #define OUT(s, f, bytes) { F(s, f), .kind = WRITTEN, .known = bytes }
 #define END { .kind = FREE }
 
+#define WAITING (BUS1_SEND_WAIT | BUS1_SEND_NOTIFY)
 #define RIGHTS(s) FLAGS(s, drop_rights, ALL_RIGHTS)
 #define IDS(flags_, n) {							\
 	FLAGS(ids, flags, flags_), ZERO(ids, reserved),				\
@@ -259,7 +300,7 @@ static const struct command {
 	const char *name;
 	unsigned long cmd;
 	void (*good)(struct scene *s, union arg *arg);
-	struct field fields[18];
+	struct field fields[20];
 } commands[] = {
 	{ "NODE_CREATE", BUS1_CMD_NODE_CREATE, good_create, {
 		FLAGS(node, flags, BUS1_NODE_CREDS), ZERO(node, id), END } },
@@ -283,18 +324,17 @@ static const struct command {
 		ZERO(import, handle.flags), ZERO(import, handle.rights),
 		ZERO(import, reserved), END } },
 	{ "SEND", BUS1_CMD_SEND, good_send, {
-		FLAGS(send, flags, BUS1_SEND_WAIT | BUS1_SEND_NOTIFY), ZERO(send, deadline),
-		ZERO(send, dests), ZERO(send, errors), ZERO(send, iovs),
+		FLAGS(send, flags, WAITING), ZERO(send, dests), ZERO(send, errors), ZERO(send, iovs),
 		ZERO(send, handles), ZERO(send, fds), ZERO(send, reserved),
+		ZERO(send, deadline), ZERO(send, body_offset), ZERO(send, body_len),
 		FLAGS(send, priority, BUS1_MAX_PRIORITY),
 		COUNTED(send, n_iovs, BUS1_MAX_IOVS, iovs),
 		COUNTED(send, n_handles, BUS1_MAX_HANDLES, handles),
 		COUNTED(send, n_fds, BUS1_MAX_FDS, fds),
 		IN(send, data, 15), END } },
 	{ "SEND to many", BUS1_CMD_SEND, good_multicast, {
-		FLAGS(send, flags, BUS1_SEND_PARTIAL | BUS1_SEND_ORDERED | BUS1_SEND_WAIT |
-				   BUS1_SEND_NOTIFY),
-		ZERO(send, deadline), ZERO(send, dest),
+		FLAGS(send, flags, BUS1_SEND_PARTIAL | BUS1_SEND_ORDERED | BUS1_SEND_BODY | WAITING),
+		ZERO(send, dest),
 		ZERO(send, data), ZERO(send, len), ZERO(send, reserved),
 		FLAGS(send, priority, BUS1_MAX_PRIORITY),
 		COUNTED(send, n_dests, BUS1_MAX_DESTS, dests),
@@ -303,24 +343,36 @@ static const struct command {
 		COUNTED(send, n_fds, BUS1_MAX_FDS, fds),
 		IN(send, dests, 2 * 8), OUT(send, errors, 2 * 4), IN(send, iovs, 2 * 16),
 		IN(send, handles, 2 * 16), IN(send, fds, 2 * 4), END } },
+	{ "SEND of a buffer", BUS1_CMD_SEND, good_body, {
+		FLAGS(send, flags, BUS1_SEND_BODY | WAITING), ZERO(send, reserved),
+		ZERO(send, deadline),
+		IN(send, handles, 16), END } },
+	{ "SEND of a memfd", BUS1_CMD_SEND, good_memfd, {
+		FLAGS(send, flags, BUS1_SEND_MEMFD | BUS1_SEND_SHARED | WAITING), ZERO(send, reserved),
+		ZERO(send, deadline), IN(send, fds, 4), END } },
 	{ "RECV", BUS1_CMD_RECV, good_recv, {
-		FLAGS(recv, flags, 0xf), ZERO(recv, index), ZERO(recv, buf_used),
+		FLAGS(recv, flags, 0x1f), ZERO(recv, index), ZERO(recv, buf_used),
 		ZERO(recv, reserved),
 		COUNTED(recv, n_msgs, BUS1_MAX_MSGS, msgs),
 		COUNTED(recv, n_release, BUS1_MAX_IDS, release),
 		COUNTED(recv, n_drop, BUS1_MAX_IDS, drop),
 		OUT(recv, msgs, sizeof(struct bus1_msg)), OUT(recv, buf, 8 + 24 + 8), END } },
 	{ "RECV that peeks", BUS1_CMD_RECV, good_peek, {
-		FLAGS(recv, flags, 0xf), ZERO(recv, buf_used), ZERO(recv, reserved),
+		FLAGS(recv, flags, 0x1f), ZERO(recv, buf_used), ZERO(recv, reserved),
 		OUT(recv, msgs, sizeof(struct bus1_msg)), OUT(recv, buf, 8), END } },
 	{ "RECV that gives back", BUS1_CMD_RECV, good_give_back, {
-		FLAGS(recv, flags, 0xf), ZERO(recv, index), ZERO(recv, buf_used),
+		FLAGS(recv, flags, 0x1f), ZERO(recv, index), ZERO(recv, buf_used),
 		ZERO(recv, reserved), ZERO(recv, msgs),
 		COUNTED(recv, n_release, BUS1_MAX_IDS, release),
 		COUNTED(recv, n_drop, BUS1_MAX_IDS, drop),
 		IN(recv, release, 2 * 8), IN(recv, drop, 2 * 8), END } },
 	{ "PEER_SETUP", BUS1_CMD_PEER_SETUP, good_setup, {
 		FLAGS(setup, flags, BUS1_PEER_PRIORITY), END } },
+	{ "BUFFER_CREATE", BUS1_CMD_BUFFER_CREATE, good_buffer, {
+		FLAGS(buffer, flags, BUS1_BUFFER_SHARED), ZERO(buffer, id), ZERO(buffer, size),
+		ZERO(buffer, reserved), END } },
+	{ "BUFFER_OPEN", BUS1_CMD_BUFFER_OPEN, good_open, {
+		ZERO(open, flags), ZERO(open, size), ZERO(open, fd), ZERO(open, reserved), END } },
 	{ "PEER_INFO", BUS1_CMD_PEER_INFO, good_info, {
 		ZERO(info, flags), ZERO(info, pool_size), ZERO(info, pool_pages),
 		ZERO(info, pool_used), ZERO(info, n_nodes), ZERO(info, n_handles),
@@ -445,6 +497,8 @@ static void spoil(const struct command *c)
 		FAIL("%s: %s, should work", c->name, strerrorname_np(-r));
 	if (c->good == good_export)
 		close_fd(good.export.fd);
+	if (c->good == good_open)
+		close_fd(good.open.fd);
 	scene_end(&s);
 }
 
@@ -533,6 +587,18 @@ static const struct wrong {
 	FIELD(good_send, send, dest, EPERM, weak),
 	FIELD(good_send, send, dest, EPERM, mute),
 	FIELD(good_send, send, dest, EHOSTUNREACH, dead),
+	FIELD(good_send, send, dest, EOPNOTSUPP, buffer),
+	ARRAY(good_multicast, ids, 2, EOPNOTSUPP, buffer),
+	ARRAY(good_body, pass, 1, EMEDIUMTYPE, handle),
+	ARRAY(good_body, pass, 1, EMEDIUMTYPE, facet),
+	ARRAY(good_body, pass, 1, EPERM, bound),
+	ARRAY(good_body, pass, 1, ENXIO, gone),
+	FIELD(good_open, open, id, EMEDIUMTYPE, handle),
+	FIELD(good_open, open, id, EMEDIUMTYPE, node),
+	FIELD(good_open, open, id, EPERM, weak),
+	FIELD(good_open, open, id, EPERM, mute),
+	FIELD(good_open, open, id, ENXIO, gone),
+	FIELD(good_open, open, id, ENXIO, foreign),
 };
 
 static const struct command *command_of(void (*good)(struct scene *s, union arg *arg))

@@ -4,7 +4,7 @@
  * moment: they run only where that is possible, and where it can be loaded again
  * from a file: BUS1_TEST_MODULE, or where the machine that runs the tests has it.
  */
-#include "raw.h"
+#include "watch.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -197,4 +197,30 @@ TEST_TIMEOUT("OBJ-1 loading, using and unloading leaves nothing", 120)
 		OK(load());
 		wait_for_device();
 	}
+}
+
+TEST("RES-6 the module goes while its events are on, and comes back with them off")
+{
+	need_module();
+	trace_start();
+	for (unsigned int i = 0; i < 3; i++) {
+		struct peer p = peer_new(0);
+
+		trace_set(NULL, true);
+		OK(send_str(&p, node_new(&p, 1), "traced"));
+		trace_read();
+		event_next(NULL, "send", NULL);
+		peer_close(&p);
+		OK(unload());
+		/* What it traced is shown no more: it took the formats along. */
+		EQ(trace_read(), 0);
+		OK(load());
+		wait_for_device();
+		p = peer_new(0);
+		OK(send_str(&p, node_new(&p, 1), "not traced"));
+		EQ(trace_read(), 0);
+		CHECK(!trace_is_on("send"));
+		peer_close(&p);
+	}
+	trace_stop();
 }

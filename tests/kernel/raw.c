@@ -49,7 +49,13 @@ AT(bus1_iovec, len, 8);
 SIZE(bus1_pass, 16);
 AT(bus1_pass, flags, 8);
 AT(bus1_pass, drop_rights, 12);
-SIZE(bus1_cmd_send, 104);
+SIZE(bus1_cmd_buffer, BUS1_CMD_BUFFER_VER0);
+AT(bus1_cmd_buffer, size, 24);
+AT(bus1_cmd_buffer, fd, 32);
+SIZE(bus1_cmd_open, BUS1_CMD_OPEN_VER0);
+AT(bus1_cmd_open, size, 16);
+AT(bus1_cmd_open, fd, 24);
+SIZE(bus1_cmd_send, 120);
 AT(bus1_cmd_send, dest, 8);
 AT(bus1_cmd_send, errors, 24);
 AT(bus1_cmd_send, iovs, 48);
@@ -59,7 +65,9 @@ AT(bus1_cmd_send, n_fds, 76);
 AT(bus1_cmd_send, fds, BUS1_CMD_SEND_VER0);
 AT(bus1_cmd_send, priority, 88);
 AT(bus1_cmd_send, deadline, 96);
-SIZE(bus1_msg, 88);
+AT(bus1_cmd_send, body_offset, 104);
+AT(bus1_cmd_send, body_len, 112);
+SIZE(bus1_msg, 104);
 AT(bus1_msg, id, 8);
 AT(bus1_msg, slice, 24);
 AT(bus1_msg, len, 40);
@@ -69,6 +77,8 @@ AT(bus1_msg, badge, BUS1_MSG_VER0);
 AT(bus1_msg, fds, 72);
 AT(bus1_msg, creds, 80);
 AT(bus1_msg, priority, 84);
+AT(bus1_msg, body_offset, 88);
+AT(bus1_msg, body_len, 96);
 SIZE(bus1_handle, 24);
 AT(bus1_handle, flags, 16);
 AT(bus1_handle, rights, 20);
@@ -90,13 +100,15 @@ _Static_assert(BUS1_CMD_NODE_DESTROY == 0x4018b901, "the number of a command");
 _Static_assert(BUS1_CMD_HANDLE_RELEASE == 0x4018b902, "the number of a command");
 _Static_assert(BUS1_CMD_SLICE_RELEASE == 0x4018b903, "the number of a command");
 _Static_assert(BUS1_CMD_HANDLE_TRANSFER == 0x4028b904, "the number of a command");
-_Static_assert(BUS1_CMD_SEND == 0x4068b905, "the number of a command");
+_Static_assert(BUS1_CMD_SEND == 0x4078b905, "the number of a command");
 _Static_assert(BUS1_CMD_RECV == 0xc050b906, "the number of a command");
 _Static_assert(BUS1_CMD_PEER_INFO == 0xc038b907, "the number of a command");
 _Static_assert(BUS1_CMD_HANDLE_MINT == 0xc020b908, "the number of a command");
 _Static_assert(BUS1_CMD_HANDLE_EXPORT == 0xc018b909, "the number of a command");
 _Static_assert(BUS1_CMD_HANDLE_IMPORT == 0xc028b90a, "the number of a command");
 _Static_assert(BUS1_CMD_PEER_SETUP == 0x4008b90b, "the number of a command");
+_Static_assert(BUS1_CMD_BUFFER_CREATE == 0xc028b90c, "the number of a command");
+_Static_assert(BUS1_CMD_BUFFER_OPEN == 0xc020b90d, "the number of a command");
 
 const u64 bad_addresses[] = {
 	8,				/* the page that nobody maps */
@@ -428,7 +440,8 @@ static int recv_one(const struct peer *p, struct in *in, u64 flags, u64 deadline
 	}
 	in->h = (void *)((u8 *)in->buf + in->m.handles);
 	if (in->m.n_fds && !(in->m.flags & (BUS1_MSG_F_PEEKED | BUS1_MSG_F_FDS_CLOSED))) {
-		CHECK(flags & BUS1_RECV_FDS);
+		CHECK(flags & (in->m.flags & BUS1_MSG_F_MEMFD ? BUS1_RECV_FDS | BUS1_RECV_MEMFD :
+								BUS1_RECV_FDS));
 		EQ(in->m.fds % 8, 0);
 		LE(in->m.fds + in->m.n_fds * sizeof(*in->fds), cmd.buf_used);
 		in->fds = (void *)((u8 *)in->buf + in->m.fds);
@@ -856,6 +869,15 @@ void same_snapshot(const char *file, int line, const struct snapshot *w)
 void close_fd(int fd)
 {
 	OK(SYS(close(fd)));
+}
+
+int memfd_sealed(const void *data, size_t n)
+{
+	int fd = (int)OK(SYS(memfd_create("sealed", MFD_CLOEXEC | MFD_ALLOW_SEALING)));
+
+	EQ(OK(SYS(write(fd, data, n))), n);
+	OK(SYS(fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)));
+	return fd;
 }
 
 /* The highest descriptor, and how many there are. */

@@ -230,6 +230,9 @@ void same_snapshot(const char *file, int line, const struct snapshot *w);
 
 void close_fd(int fd);
 
+/* A memfd with these bytes, sealed so that it can be a buffer. */
+int memfd_sealed(const void *data, size_t n);
+
 /* Descriptors that this process has; so that it may have n more, and no others. */
 unsigned int open_fds(void);
 void leave_fds(unsigned int n);

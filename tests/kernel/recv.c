@@ -629,7 +629,7 @@ TEST("MSG-11 what RECV does not take")
 		ERR(recv_cmd(&s.p, &cmd), err);					\
 		SAME_INFO(&s.p, &before);					\
 	} while (0)
-	for (int i = 4; i < 64; i++)
+	for (int i = 5; i < 64; i++)
 		BAD(EINVAL, cmd.flags |= 1ULL << i);
 	BAD(EINVAL, cmd.reserved = 1);
 	BAD(EINVAL, cmd.reserved = 1u << 31);

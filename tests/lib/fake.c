@@ -21,6 +21,8 @@
 #define MAX_INLINE	128
 #define MAX_FDS		1024
 
+int __real_close(int fd);
+
 struct fake_node {
 	struct fake_peer *owner;	/* NULL: dead */
 	uint64_t home;			/* serial of who made it */
@@ -34,6 +36,7 @@ struct fake_handle {
 	struct fake_node *node;
 	uint64_t id;
 	unsigned int counts;
+	bool waiting;			/* for room, to be told of */
 	struct fake_handle *next;
 };
 
@@ -50,6 +53,9 @@ struct fake_msg {
 	uint64_t len;
 	uint32_t n_handles;
 	struct fake_node **handles;	/* each is a user */
+	bool has_memfd;
+	int memfd;			/* its body */
+	uint64_t body_offset, body_len;
 	struct fake_msg *next;
 };
 
@@ -126,7 +132,29 @@ static void notice(struct fake_peer *peer, uint32_t type, struct fake_node *node
 	msg->type = type;
 	msg->node = node;
 	node->refs++;
+	if (type == BUS1_MSG_WRITABLE && peer->queue) {
+		msg->next = peer->queue;
+		peer->queue = msg;
+		return;
+	}
 	enqueue(peer, msg);
+}
+
+/* There is room in the peer's pool: whoever waits for it may try again. */
+static void room(struct fake_peer *peer)
+{
+	struct fake_handle *h;
+	int fd;
+
+	for (fd = 0; fd < MAX_FDS; fd++) {
+		for (h = peers[fd] ? peers[fd]->handles : NULL; h; h = h->next) {
+			if (!h->waiting || h->node->owner != peer)
+				continue;
+			h->waiting = false;
+			notice(peers[fd], BUS1_MSG_WRITABLE, h->node);
+		}
+	}
+	pthread_cond_broadcast(&wake);
 }
 
 static void drop_msg(struct fake_peer *peer, struct fake_msg *msg);
@@ -233,7 +261,9 @@ static void release(struct fake_peer *peer, struct fake_handle *h)
 			p = &(*p)->next;
 		*p = h->next;
 		withdraw(peer, BUS1_MSG_NODE_DEAD, node);
+		withdraw(peer, BUS1_MSG_WRITABLE, node);
 		free(h);
+		pthread_cond_broadcast(&wake);
 	}
 	node_unuse(node);
 }
@@ -252,8 +282,13 @@ static void destroy(struct fake_peer *peer, struct fake_node *node)
 	withdraw(peer, BUS1_MSG_DATA, node);
 	for (fd = 0; fd < MAX_FDS; fd++)
 		for (h = peers[fd] ? peers[fd]->handles : NULL; h; h = h->next)
-			if (h->node == node)
+			if (h->node == node) {
+				if (h->waiting)
+					notice(peers[fd], BUS1_MSG_WRITABLE, node);
+				h->waiting = false;
 				notice(peers[fd], BUS1_MSG_NODE_DEAD, node);
+			}
+	pthread_cond_broadcast(&wake);
 	node_put(node);
 }
 
@@ -289,6 +324,7 @@ static int slice_free(struct fake_peer *peer, uint64_t id)
 		return ENXIO;
 	*p = s->next;
 	free(s);
+	room(peer);
 	return 0;
 }
 
@@ -300,6 +336,8 @@ static void drop_msg(struct fake_peer *peer, struct fake_msg *msg)
 		slice_free(peer, msg->slice->id);
 	for (i = 0; i < msg->n_handles; i++)
 		node_unuse(msg->handles[i]);
+	if (msg->has_memfd)
+		__real_close(msg->memfd);
 	free(msg->handles);
 	node_put(msg->node);
 	free(msg);
@@ -444,13 +482,16 @@ static int send_one(struct fake_peer *peer, const struct bus1_cmd_send *cmd, uin
 		return ENXIO;
 	if (!node->owner)
 		return EHOSTUNREACH;
-	if (len > MAX_INLINE && len > node->owner->pool_size)
+	/* A sender that is alone may have as much; here it is all of the rule. */
+	if (len > MAX_INLINE && len > node->owner->pool_size / 8 * 3)
 		return EMSGSIZE;
 	msg = zalloc(sizeof(*msg));
 	if (len > MAX_INLINE) {
 		msg->slice = slice_new(node->owner, len);
 		if (!msg->slice) {
 			free(msg);
+			if (cmd->flags & BUS1_SEND_NOTIFY && held(peer, dest))
+				held(peer, dest)->waiting = true;
 			return EAGAIN;
 		}
 		r = gather(cmd, node->owner->pool + msg->slice->offset);
@@ -473,11 +514,19 @@ static int send_one(struct fake_peer *peer, const struct bus1_cmd_send *cmd, uin
 		msg->handles[i] = node_of(peer, passes[i].id);
 		node_use(msg->handles[i]);
 	}
+	if (cmd->flags & BUS1_SEND_MEMFD) {
+		msg->has_memfd = true;
+		msg->memfd = fcntl(*(int32_t *)PTR(cmd->fds), F_DUPFD_CLOEXEC, 0);
+		if (msg->memfd < 0)
+			abort();
+		msg->body_offset = cmd->body_offset;
+		msg->body_len = cmd->body_len;
+	}
 	*msgp = msg;
 	return 0;
 }
 
-static int cmd_send(struct fake_peer *peer, const struct bus1_cmd_send *cmd)
+static int try_send(struct fake_peer *peer, const struct bus1_cmd_send *cmd)
 {
 	const uint64_t *dests = cmd->n_dests ? PTR(cmd->dests) : &cmd->dest;
 	const struct bus1_pass *passes = PTR(cmd->handles);
@@ -514,6 +563,22 @@ static int cmd_send(struct fake_peer *peer, const struct bus1_cmd_send *cmd)
 	return r;
 }
 
+static int cmd_send(struct fake_peer *peer, const struct bus1_cmd_send *cmd)
+{
+	struct timespec until = { (time_t)(cmd->deadline / 1000000000), (long)(cmd->deadline % 1000000000) };
+	int r;
+
+	if (cmd->flags & BUS1_SEND_WAIT ? cmd->flags & (BUS1_SEND_NOTIFY | BUS1_SEND_PARTIAL) : cmd->deadline)
+		return EINVAL;
+	while ((r = try_send(peer, cmd)) == EAGAIN && cmd->flags & BUS1_SEND_WAIT) {
+		r = cmd->deadline ? pthread_cond_timedwait(&wake, &lock, &until)
+				  : pthread_cond_wait(&wake, &lock);
+		if (r)
+			return r;
+	}
+	return r;
+}
+
 static void deliver(struct fake_peer *peer, struct fake_msg *msg, struct bus1_msg *out,
 		    uint8_t *buf, uint32_t *usedp)
 {
@@ -523,7 +588,7 @@ static void deliver(struct fake_peer *peer, struct fake_msg *msg, struct bus1_ms
 
 	memset(out, 0, sizeof(*out));
 	out->type = msg->type;
-	if (msg->type == BUS1_MSG_NODE_DEAD) {
+	if (msg->type == BUS1_MSG_NODE_DEAD || msg->type == BUS1_MSG_WRITABLE) {
 		for (h = peer->handles; h->node != msg->node; h = h->next)
 			;
 		out->id = h->id;
@@ -555,6 +620,15 @@ static void deliver(struct fake_peer *peer, struct fake_msg *msg, struct bus1_ms
 				 (node->owner ? 0 : BUS1_HANDLE_DEAD),
 			.rights = BUS1_RIGHT_SEND | BUS1_RIGHT_TRANSFER,
 		};
+	}
+	if (msg->has_memfd) {
+		out->flags |= BUS1_MSG_F_MEMFD;
+		out->body_offset = msg->body_offset;
+		out->body_len = msg->body_len;
+		out->fds = *usedp;
+		out->n_fds = 1;
+		*(int32_t *)(void *)(buf + *usedp) = fcntl(msg->memfd, F_DUPFD_CLOEXEC, 0);
+		*usedp += 8;
 	}
 }
 
@@ -593,7 +667,8 @@ static int cmd_recv(struct fake_peer *peer, struct bus1_cmd_recv *cmd)
 
 		msg = peer->queue;
 		need = (msg->slice ? 0 : (uint32_t)(msg->len + 7) & ~7U) +
-		       msg->n_handles * (uint32_t)sizeof(struct bus1_handle);
+		       msg->n_handles * (uint32_t)sizeof(struct bus1_handle) +
+		       (msg->has_memfd ? 8 : 0);
 		if (used + need > cmd->buf_size) {
 			cmd->buf_used = cmd->n_msgs ? used : need;
 			return cmd->n_msgs ? 0 : EMSGSIZE;
@@ -601,6 +676,10 @@ static int cmd_recv(struct fake_peer *peer, struct bus1_cmd_recv *cmd)
 		dequeue(peer);
 		deliver(peer, msg, &msgs[cmd->n_msgs], PTR(cmd->buf), &used);
 		drop_msg(peer, msg);
+		if (msgs[cmd->n_msgs].type == BUS1_MSG_WRITABLE) {
+			cmd->n_msgs++;
+			break;
+		}
 	}
 	cmd->buf_used = used;
 	return 0;
@@ -613,7 +692,6 @@ static int cmd_recv(struct fake_peer *peer, struct bus1_cmd_recv *cmd)
 int __real_open64(const char *path, int flags, ...);
 int __real_ioctl(int fd, unsigned long command, ...);
 void *__real_mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t offset);
-int __real_close(int fd);
 int __wrap_open64(const char *path, int flags, ...);
 int __wrap_ioctl(int fd, unsigned long command, ...);
 void *__wrap_mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t offset);

@@ -119,6 +119,61 @@ TEST("LIB-1 ABI-2 OBJ-6 OBJ-12 MSG-6 out of memory: facets, descriptors, and mes
 	b1_peer_unref(p.a);
 }
 
+TEST("LIB-1 ABI-2 MSG-5 LIB-9 out of memory: buffers, and payloads in a memfd")
+{
+	static char data[POOL_SIZE + 1];
+	unsigned int n_failed = 0, i;
+	b1_node *buffer = NULL;
+	const void *body;
+	struct pair p;
+	size_t size;
+	int before;
+
+	pair_init(&p);
+	pattern(data, sizeof(data), 5);
+	EACH(b1_buffer_new(p.b, &buffer, data, sizeof(data), NULL));
+	EACH(b1_send(p.to_box, &(b1_outgoing){ .buffer = b1_node_get_handle(buffer),
+					       .buffer_size = sizeof(data) }));
+	EACH(b1_send_bytes(p.to_box, data, sizeof(data), NULL));
+	before = first_free();
+	failed = true;
+	for (i = 1; failed; i++) {
+		int64_t r;
+
+		failed = false;
+		fail_at = i;
+		r = b1_peer_process(p.a);
+		fail_at = 0;
+		if (r != -ENOMEM)
+			OK(r);
+		n_failed += failed;
+	}
+	drain(p.a);
+	EQ(p.box.n_messages, 2);
+	check_pattern(p.box.last, sizeof(data), 5);
+	EQ(first_free(), before);
+	OK(b1_send(p.to_box, &(b1_outgoing){ .buffer = b1_node_get_handle(buffer),
+					     .buffer_size = sizeof(data) }));
+	drain(p.a);
+	EACH(b1_message_get_body(p.box.last, &body, &size));
+	check_pattern(p.box.last, sizeof(data), 5);
+	box_empty(&p.box);
+	GT(n_failed, 4);
+
+	/* A peer that ends without the memory to look at what it has received. */
+	OK(b1_send_bytes(p.to_box, data, sizeof(data), NULL));
+	EQ(OK(b1_peer_wait(p.a, 0)), 1);
+	GT(first_free(), before);
+	b1_handle_unref(p.to_box);
+	b1_node_unref(buffer);
+	box_deinit(&p.box);
+	fail_at = 1;
+	b1_peer_unref(p.a);
+	fail_at = 0;
+	ERR(SYS(fcntl(before, F_GETFD)), EBADF);
+	b1_peer_unref(p.b);
+}
+
 TEST("MSG-11 OBJ-5 LIB-2 how many system calls it takes to give things back")
 {
 	b1_handle *to_sink = NULL, *along[2], *h;

@@ -53,6 +53,7 @@ TEST("LIB-1 ABI-2 out of memory: an error, no effect, and no loss")
 	HAS(p.a, 2, 0, 0);
 	EACH(b1_handle_transfer(b1_node_get_handle(node), p.b, &handle));
 	EACH(b1_handle_watch(handle, NULL, count_dead, &dead));
+	EACH(b1_handle_watch_writable(handle, NULL, count_dead, &dead));
 	EACH(b1_handle_transfer(b1_node_get_handle(b_box.node), p.a, &to_b));
 
 	/* A message large in every way, among others; one handle twice, one known, one own. */

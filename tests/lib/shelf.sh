@@ -21,6 +21,7 @@ names=(
     "LIB-2 shelf: odd texts: none at all, empty, and large"
     "OBJ-10 OBJ-13 LIB-2 hello says what it should"
     "OBJ-5 OBJ-6 OBJ-8 OBJ-12 LIB-2 sandbox says what it should"
+    "RES-4 LIB-2 backpressure says what it should"
     "LIB-2 the demo finds nothing wrong"
 )
 
@@ -130,11 +131,17 @@ parent: that is enough
 child: it was taken from me' ] || wrong "it said something else"
 }
 
+test_backpressure() {
+    run : backpressure || { wrong "exit status $?"; return 1; }
+    [ "$(<"$log")" = 'producer: 500 blocks sent; I was told to go on when there was room
+consumer: 500 blocks received, in a pool of 16' ] || wrong "it said something else"
+}
+
 test_demo() {
     BUS1_BENCH=true run : "$here/../../demo" || wrong "exit status $?"
 }
 
-tests=(test_sums test_unused test_server_killed test_counter_killed test_odd test_hello test_sandbox test_demo)
+tests=(test_sums test_unused test_server_killed test_counter_killed test_odd test_hello test_sandbox test_backpressure test_demo)
 
 if [ "${1-}" = --list ]; then
     printf '%s\n' "${names[@]}"

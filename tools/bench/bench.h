@@ -9,7 +9,7 @@
  *   measure     a job, its warm-up, its batches, and their median
  *   message     jobs that move bytes over any transport, in one thread or two
  *               processes, with the check that the bytes arrive
- *   bus1, socket, pipe    the transports
+ *   bus1, large, socket, pipe    the transports
  *   capability  jobs that make, pass and drop a capability: a handle, or an fd
  *   fanout      jobs that send one message to many
  *   scale       a job in a peer that holds many handles
@@ -110,6 +110,8 @@ struct transport {
 	int (*recv)(struct end *e, size_t offset, size_t len);
 	/* Gives up this process's part of the end. */
 	void (*close)(struct end *e);
+	/* If set: where the payload lies that is sent, in place of memory of the job's. */
+	uint8_t *(*memory)(struct end *e);
 	bool no_empty;		/* has no empty messages: 1 byte stands in */
 };
 
@@ -120,6 +122,8 @@ struct end {
 };
 
 extern const struct transport transport_bus1;
+extern const struct transport transport_bus1_memfd;
+extern const struct transport transport_bus1_buffer;
 extern const struct transport transport_seqpacket;
 extern const struct transport transport_stream;
 extern const struct transport transport_pipe;
@@ -199,6 +203,7 @@ struct result {
 
 struct bar {
 	const char *work, *title;
+	const char *transport;	/* NULL: bus1 */
 	bool sized;
 	size_t size, count;
 	double limit, ratio;

@@ -4,7 +4,7 @@
 _bus1_bench()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
-	local works='sendrecv roundtrip sendrecv-touch roundtrip-touch life pass fanout scale death flooded'
+	local works='sendrecv roundtrip sendrecv-touch roundtrip-touch large large-touch life pass fanout scale death flooded'
 
 	COMPREPLY=()
 	case $prev in

@@ -8,22 +8,35 @@
 
 #include "bench.h"
 
-static const struct transport *const transports[] = {
-	&transport_bus1,
-	&transport_seqpacket,
-	&transport_stream,
-	&transport_pipe,
+#define MAX_SIZES 6
+
+/* What sized works go over, in which sizes. */
+static const struct range {
+	const struct transport *transports[4];
+	size_t sizes[MAX_SIZES], sizes_short[MAX_SIZES];	/* up to the first 0 behind the first */
+} small = {
+	.transports = { &transport_bus1, &transport_seqpacket, &transport_stream, &transport_pipe },
+	.sizes = { 0, 64, 1 << 10, 4 << 10, 64 << 10, 1 << 20 },
+	.sizes_short = { 64, 4 << 10, 64 << 10 },
+}, large = {
+	.transports = { &transport_bus1, &transport_bus1_memfd, &transport_bus1_buffer, &transport_seqpacket },
+	.sizes = { 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20 },
+	.sizes_short = { 64 << 10, 1 << 20 },
 };
 
 static const struct sized_work {
 	const char *name;
 	int (*open)(struct job **, const struct transport *, size_t, bool);
 	bool touch;
+	bool asked;		/* only with --touch or --filter */
+	const struct range *range;
 } sized_works[] = {
-	{ "sendrecv", job_sendrecv, false },
-	{ "roundtrip", job_roundtrip, false },
-	{ "sendrecv-touch", job_sendrecv, true },
-	{ "roundtrip-touch", job_roundtrip, true },
+	{ "sendrecv", job_sendrecv, false, false, &small },
+	{ "roundtrip", job_roundtrip, false, false, &small },
+	{ "sendrecv-touch", job_sendrecv, true, true, &small },
+	{ "roundtrip-touch", job_roundtrip, true, true, &small },
+	{ "large", job_sendrecv, false, false, &large },
+	{ "large-touch", job_sendrecv, true, false, &large },
 };
 
 static const struct plain_work {
@@ -54,13 +67,15 @@ static const struct many_work {
 	{ "flooded", "bus1", job_flood, { 1, 9 }, 9, 1, false },
 };
 
-static const size_t sizes_all[] = { 0, 64, 1 << 10, 4 << 10, 64 << 10, 1 << 20 };
-static const size_t sizes_short[] = { 64, 4 << 10, 64 << 10 };
-
 static const struct bar bars[] = {
 	{ .work = "sendrecv", .sized = true, .size = 64, .limit = 1.0, .title = "send and receive, 64 B" },
 	{ .work = "sendrecv", .sized = true, .size = 4 << 10, .limit = 0.8, .title = "send and receive, 4 KiB" },
 	{ .work = "sendrecv", .sized = true, .size = 64 << 10, .limit = 0.6, .title = "send and receive, 64 KiB" },
+	{ .work = "large-touch", .sized = true, .size = 1 << 20, .limit = 0.6, .title = "1 MiB by the pool, touched" },
+	{ .work = "large-touch", .sized = true, .size = 16 << 20, .limit = 0.35, .transport = "bus1-buffer",
+	  .title = "16 MiB in a buffer, touched" },
+	{ .work = "large", .sized = true, .size = 16 << 20, .limit = 0.02, .transport = "bus1-buffer",
+	  .title = "16 MiB in a buffer, not touched" },
 	{ .work = "life-quiet", .limit = 0.8, .title = "life of a node and its handle, to a pipe's" },
 	{ .work = "life", .limit = 0.8, .title = "the same, with its notice received" },
 	{ .work = "pass", .limit = 0.6, .title = "pass a handle, to passing an fd" },
@@ -119,6 +134,10 @@ static struct plan plan_for(size_t size)
 
 	if (rounds < 8)
 		rounds = opt.rounds < 8 ? opt.rounds : 8;
+	if (size > 1 << 20) {
+		rounds = rounds < 2 ? rounds : 2;
+		warmup = 4;
+	}
 	return (struct plan){
 		.warmup = warmup < 2 * opt.rounds ? warmup : 2 * opt.rounds,
 		.rounds = rounds,
@@ -215,33 +234,37 @@ static bool has_bar(const struct bar *b)
 	for (size_t w = 0; w < ARRAY_SIZE(many_works); w++)
 		if (!strcmp(many_works[w].name, b->work))
 			return !left_out(&many_works[w], b->count);
-	return true;
+	return !opt.brief || b->size <= 1 << 20;
+}
+
+static void run_sized(const struct sized_work *work, const struct transport *t, size_t size)
+{
+	struct result *x = add(work->name, t->name, work->name);
+	struct job *j = NULL;
+	int r = -ENODEV;
+
+	x->sized = true;
+	x->size = size;
+	x->plan = plan_for(size);
+	if (!bus1_missing || strncmp(t->name, "bus1", 4))
+		r = work->open(&j, t, size, work->touch);
+	run(x, j, r);
 }
 
 static void run_all(void)
 {
-	const size_t *sizes = opt.brief ? sizes_short : sizes_all;
-	size_t n_sizes = opt.brief ? ARRAY_SIZE(sizes_short) : ARRAY_SIZE(sizes_all);
 	struct job *j = NULL;
 
 	for (size_t w = 0; w < ARRAY_SIZE(sized_works); w++) {
 		const struct sized_work *work = &sized_works[w];
+		const struct range *range = work->range;
+		const size_t *sizes = opt.brief ? range->sizes_short : range->sizes;
 
-		if (!wanted(work->name) || (work->touch && !opt.touch && !opt.filter))
+		if (!wanted(work->name) || (work->asked && !opt.touch && !opt.filter))
 			continue;
-		for (size_t s = 0; s < n_sizes; s++) {
-			for (size_t t = 0; t < ARRAY_SIZE(transports); t++) {
-				struct result *x = add(work->name, transports[t]->name, work->name);
-				int r = -ENODEV;
-
-				x->sized = true;
-				x->size = sizes[s];
-				x->plan = plan_for(x->size);
-				if (!bus1_missing || transports[t] != &transport_bus1)
-					r = work->open(&j, transports[t], sizes[s], work->touch);
-				run(x, j, r);
-			}
-		}
+		for (size_t s = 0; s < MAX_SIZES && (!s || sizes[s]); s++)
+			for (size_t t = 0; t < ARRAY_SIZE(range->transports); t++)
+				run_sized(work, range->transports[t], sizes[s]);
 	}
 
 	for (size_t w = 0; w < ARRAY_SIZE(plain_works); w++) {
@@ -260,7 +283,8 @@ static void run_all(void)
 	set_ratios();
 
 	for (size_t b = 0; b < ARRAY_SIZE(bars); b++) {
-		const struct result *x = report_find(&report, bars[b].work, "bus1", bars[b].size, bars[b].count);
+		const struct result *x = report_find(&report, bars[b].work, bars[b].transport ?: "bus1",
+						     bars[b].size, bars[b].count);
 		struct bar *bar;
 
 		if (!has_bar(&bars[b]))
@@ -297,9 +321,12 @@ static int run_loop(char *spec)
 
 	plan = plan_for(size);
 	for (size_t w = 0; w < ARRAY_SIZE(sized_works); w++)
-		for (size_t t = 0; t < ARRAY_SIZE(transports); t++)
-			if (!strcmp(sized_works[w].name, field[0]) && !strcmp(transports[t]->name, field[2]))
-				r = sized_works[w].open(&j, transports[t], size, sized_works[w].touch);
+		for (size_t t = 0; t < ARRAY_SIZE(sized_works[w].range->transports); t++) {
+			const struct transport *transport = sized_works[w].range->transports[t];
+
+			if (!strcmp(sized_works[w].name, field[0]) && !strcmp(transport->name, field[2]))
+				r = sized_works[w].open(&j, transport, size, sized_works[w].touch);
+		}
 	for (size_t w = 0; w < ARRAY_SIZE(plain_works); w++)
 		if (!strcmp(plain_works[w].name, field[0]) && !strcmp(plain_works[w].transport, field[2]))
 			r = plain_works[w].open(&j);
@@ -339,18 +366,19 @@ static void usage(FILE *f)
 		"Usage: bus1-bench [OPTION...]\n"
 		"Measure what messages and capabilities cost on bus1, and on Unix sockets and pipes.\n"
 		"\n"
-		"  --short         only 64 B, 4 KiB and 64 KiB, no more than 1,000 handles and\n"
-		"                  holders, and fewer rounds\n"
+		"  --short         only 64 B, 4 KiB and 64 KiB, of large 64 KiB and 1 MiB, no more\n"
+		"                  than 1,000 handles and holders, and fewer rounds\n"
 		"  --touch         also with both sides going through every byte\n"
 		"  --filter WORK   only these, separated by commas: sendrecv, roundtrip,\n"
-		"                  sendrecv-touch, roundtrip-touch, life, pass, fanout, scale,\n"
-		"                  death, flooded\n"
+		"                  sendrecv-touch, roundtrip-touch, large, large-touch, life,\n"
+		"                  pass, fanout, scale, death, flooded\n"
 		"  --rounds N      operations in a batch (400; fewer for large payloads)\n"
 		"  --json          write JSON\n"
 		"  --check         exit with 1 if a bar is missed\n"
 		"  --loop WORK,SIZE,TRANSPORT,N\n"
 		"                  only do that N times, for a profiler; TRANSPORT is bus1,\n"
-		"                  seqpacket, stream or pipe; WORK may also be life-quiet or\n"
+		"                  seqpacket, stream or pipe, for large also bus1-memfd or\n"
+		"                  bus1-buffer; WORK may also be life-quiet or\n"
 		"                  pass-new; SIZE of fanout, scale and death is how many\n"
 		"                  receivers, handles and holders there are, of flooded how\n"
 		"                  many users\n"

@@ -6,7 +6,16 @@
 
 #include "bench.h"
 
-static const char *const columns[] = { "bus1", "seqpacket", "stream", "pipe" };
+static const char *const columns[] = { "bus1", "bus1-memfd", "bus1-buffer", "seqpacket", "stream", "pipe" };
+
+/* Whether it has such a work. */
+static bool has_column(const struct report *r, const char *work, const char *column)
+{
+	for (size_t i = 0; i < r->n_results; i++)
+		if (!strcmp(r->results[i].work, work) && !strcmp(r->results[i].transport, column))
+			return true;
+	return false;
+}
 
 static const char *unit_name(enum unit u)
 {
@@ -110,13 +119,15 @@ static void print_sized(FILE *f, const struct report *r, const char *work, const
 		if (!head) {
 			fprintf(f, "\n%s\n%9s", title, "");
 			for (size_t c = 0; c < ARRAY_SIZE(columns); c++)
-				fprintf(f, "%18s", columns[c]);
+				if (has_column(r, work, columns[c]))
+					fprintf(f, "%18s", columns[c]);
 			fputc('\n', f);
 			head = true;
 		}
 		fprintf(f, "%9s", size_name(x->size, n, sizeof(n)));
 		for (size_t c = 0; c < ARRAY_SIZE(columns); c++)
-			print_cell(f, report_find(r, work, columns[c], x->size, 0));
+			if (has_column(r, work, columns[c]))
+				print_cell(f, report_find(r, work, columns[c], x->size, 0));
 		fputc('\n', f);
 	}
 }
@@ -153,13 +164,11 @@ static void print_line(FILE *f, const struct report *r, const char *work, const 
 /* One table: a row a count, a column a transport that has such a work. */
 static void print_many(FILE *f, const struct report *r, const char *work, const char *title, const char *what)
 {
-	bool has[ARRAY_SIZE(columns)] = {}, any = false;
+	bool has[ARRAY_SIZE(columns)], any = false;
 	char n[32];
 
-	for (size_t i = 0; i < r->n_results; i++)
-		for (size_t c = 0; c < ARRAY_SIZE(columns); c++)
-			if (!strcmp(r->results[i].work, work) && !strcmp(r->results[i].transport, columns[c]))
-				has[c] = any = true;
+	for (size_t c = 0; c < ARRAY_SIZE(columns); c++)
+		any |= has[c] = has_column(r, work, columns[c]);
 	if (!any)
 		return;
 	fprintf(f, "\n%s\n%9s", title, what);
@@ -205,6 +214,8 @@ void report_text(FILE *f, const struct report *r)
 		{ "sendrecv-touch", "The same, each byte written before and read after" },
 		{ "roundtrip", "Round trip between two processes: send, receive, and the same back" },
 		{ "roundtrip-touch", "The same, each byte written before and read after" },
+		{ "large", "Large payloads, in one thread: by the pool, in a memfd for each, in a buffer" },
+		{ "large-touch", "The same, each byte written before and read after" },
 	};
 
 	print_head(f, r);

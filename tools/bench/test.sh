@@ -33,6 +33,8 @@ check()
 
 # 6 sizes of 4 works over 4 transports, and 6 more.
 check 102 --rounds 5 --filter sendrecv,sendrecv-touch,roundtrip,roundtrip-touch,life,pass
+# 2 sizes of 2 works over 4 transports.
+check 16 --short --rounds 2 --filter large,large-touch
 # 4 counts over 2 transports, 2, 3 and 2 counts: what is left out takes minutes on a kernel with checks.
 check 15 --short --rounds 2 --filter fanout,scale,death,flooded
 echo "ok $name"

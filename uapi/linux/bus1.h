@@ -20,6 +20,9 @@
  *    nothing, except where its description says so.
  *  - Ids (of nodes, handles, slices) are never 0, never reused while the peer
  *    lives, and mean something only within their own peer.
+ *  - EAGAIN is for now, and there is a way to wait; EDQUOT is a limit of a
+ *    user, which an administrator sets (RES-4): see the end of this file. A
+ *    peer is of the user who opened it.
  *
  * Errors that any command may return:
  *  EFAULT  an address of the caller's could not be read or written
@@ -62,7 +65,8 @@ enum {
  * With BUS1_NODE_CREDS the kernel stamps every message to the node with who
  * sent it: see struct bus1_creds (MSG-7).
  *
- * EDQUOT  this peer has as many nodes as it may have
+ * EDQUOT  the user of this peer has as many nodes as it may have, or this peer
+ *         half of those
  */
 struct bus1_cmd_node {
 	__u64 flags;		/* BUS1_NODE_* */
@@ -97,7 +101,7 @@ struct bus1_cmd_node {
  * ENXIO   the node is not known
  * EPERM   `node` is a handle: only the owner mints
  * EINVAL  `node` is itself a facet; the badge is 0, without BUS1_MINT_ONCE
- * EDQUOT  this peer has as many nodes as it may have, facets included
+ * EDQUOT  as of BUS1_CMD_NODE_CREATE: facets are nodes
  */
 struct bus1_cmd_mint {
 	__u64 flags;		/* BUS1_MINT_* */
@@ -172,7 +176,8 @@ struct bus1_cmd_ids {
  * EPERM   with BUS1_TRANSFER_MOVE: an id is a node; a handle has no
  *         BUS1_RIGHT_TRANSFER (which it needs not within one peer)
  * EHOSTUNREACH  with BUS1_TRANSFER_STRONG: the node of a weak handle is dead
- * EDQUOT  the other peer has as many handles as it may have
+ * EDQUOT  the user of the other peer has as many handles as it may have, or
+ *         that peer half of those; more counts of what it has are free
  */
 struct bus1_cmd_transfer {
 	__u64 flags;		/* BUS1_TRANSFER_* */
@@ -190,7 +195,8 @@ struct bus1_cmd_transfer {
 #define BUS1_TRANSFER_STRONG	(1ULL << 2)
 
 /* What the holder of a handle may do with it (OBJ-5). Rights only shrink. */
-#define BUS1_RIGHT_SEND		(1U << 0)	/* send messages to it */
+#define BUS1_RIGHT_SEND		(1U << 0)	/* send to it; open it, if it is
+						   a buffer */
 #define BUS1_RIGHT_TRANSFER	(1U << 1)	/* pass it on, export it */
 
 /* One handle that arrived. */
@@ -221,7 +227,8 @@ struct bus1_handle {
  * ENXIO   the id is not known
  * EPERM   the handle is weak, or has no BUS1_RIGHT_TRANSFER
  * EMFILE, ENFILE  too many open files
- * EDQUOT  there are as many peers and exported handles as there may be
+ * EDQUOT  the user has as many peers, exported handles among them, or as many
+ *         handles as it may have
  */
 struct bus1_cmd_export {
 	__u64 flags;		/* must be 0 */
@@ -237,7 +244,8 @@ struct bus1_cmd_export {
  *
  * EBADF   fd is not an open file
  * EMEDIUMTYPE  fd is no exported handle
- * EDQUOT  this peer has as many handles as it may have
+ * EDQUOT  the user has as many handles as it may have, or this peer half of
+ *         those
  */
 struct bus1_cmd_import {
 	__u64 flags;		/* must be 0 */
@@ -246,6 +254,65 @@ struct bus1_cmd_import {
 	__u32 reserved;		/* must be 0 */
 };
 #define BUS1_CMD_IMPORT_VER0	40
+
+/*
+ * BUS1_CMD_BUFFER_CREATE (MSG-5): make a buffer, a node that stands for the
+ * memory of a sealed memfd.
+ *
+ * Handles to it are handles to a node: they are passed, released, watched and
+ * revoked like any, also by facets, and BUS1_MSG_NODE_UNUSED tells when nobody
+ * has one any more. But it takes no messages. Who holds it opens it, and
+ * messages refer to parts of it: BUS1_SEND_BODY. It has the file until it is
+ * destroyed; who has opened it has the memory for longer, of course.
+ *
+ * The memfd needs F_SEAL_SHRINK, F_SEAL_GROW and F_SEAL_WRITE: then neither its
+ * size nor its bytes can change any more. With BUS1_BUFFER_SHARED
+ * F_SEAL_FUTURE_WRITE does for F_SEAL_WRITE: who has a writable mapping from
+ * before can still write, and nobody can make another. Receivers are told so.
+ * Memory that was never written is made when it is first read, and charged to
+ * who reads it, as with any memfd.
+ *
+ * EBADF   fd is not an open file, or not open for reading
+ * EMEDIUMTYPE  fd is no memfd (one of huge pages neither)
+ * ETXTBSY  a seal is missing: it could still change
+ * EDQUOT  this peer has as many nodes as it may have, or its user as many files
+ *         in messages and buffers
+ */
+struct bus1_cmd_buffer {
+	__u64 flags;		/* BUS1_BUFFER_* */
+	__u64 cookie;		/* in: any value, chosen by the owner */
+	__u64 id;		/* out: id of the new node; in: must be 0 */
+	__u64 size;		/* out: bytes; in: must be 0 */
+	__s32 fd;		/* the memfd */
+	__u32 reserved;		/* must be 0 */
+};
+#define BUS1_CMD_BUFFER_VER0	40
+
+#define BUS1_BUFFER_SHARED	(1ULL << 0)
+
+/*
+ * BUS1_CMD_BUFFER_OPEN (MSG-5): get a file descriptor of a buffer, to be mapped.
+ *
+ * It is close-on-exec, of an open file of its own, and read-only: a mapping of
+ * it is never writable. (What keeps the memory as it is are the seals, not
+ * that: it can be opened anew by /proc/self/fd.)
+ *
+ * ENXIO   the id is not known
+ * EPERM   the handle is weak, or has no BUS1_RIGHT_SEND
+ * EMEDIUMTYPE  the node is no buffer
+ * EHOSTUNREACH  the buffer is destroyed or its owner gone
+ * EMFILE, ENFILE  too many open files
+ * EACCES  a security module does not let this program have it
+ * ETXTBSY  somebody has a write lease (F_SETLEASE) on the memfd
+ */
+struct bus1_cmd_open {
+	__u64 flags;		/* out: BUS1_BUFFER_*; in: must be 0 */
+	__u64 id;		/* a handle or a node of this peer */
+	__u64 size;		/* out: bytes; in: must be 0 */
+	__s32 fd;		/* out; in: must be 0 */
+	__u32 reserved;		/* must be 0 */
+};
+#define BUS1_CMD_OPEN_VER0	32
 
 /* One part of a payload. */
 struct bus1_iovec {
@@ -293,26 +360,64 @@ struct bus1_pass {
  * If the receiver asked for it (BUS1_PEER_PRIORITY) messages of a higher
  * priority are received first (MSG-9).
  *
+ * With BUS1_SEND_BODY handles[0] is a buffer, and [body_offset, body_offset +
+ * body_len) of it the body of the message: large bytes that are not copied
+ * (MSG-5). It is passed on like any handle, but has to be strong and to have
+ * BUS1_RIGHT_SEND, so that the receiver can open it. With BUS1_SEND_MEMFD
+ * the only one of fds[] is a memfd, and that part of it the body. It needs the
+ * seals that a buffer needs; with BUS1_SEND_SHARED those that one with
+ * BUS1_BUFFER_SHARED needs. A message may have a payload and a body.
+ *
  * Many destinations with BUS1_SEND_ORDERED: all receivers that get two messages
  * sent so get them in the same order (ORD-4).
+ *
+ * What is in flight to a receiver is charged there to the peer that sent it,
+ * and to its user, from when it is sent until it is received or dropped:
+ * messages, bytes of the pool, handles and files. Each user has a share that
+ * depends on how many have anything in flight, and each peer a part of that
+ * (RES-2): see bus1(7). A send that goes beyond is EAGAIN. Then
+ *  - with BUS1_SEND_WAIT the call sleeps until there is room, in all receivers
+ *    at once, or until `deadline`. Not together with BUS1_SEND_PARTIAL;
+ *  - with BUS1_SEND_NOTIFY it fails, and the sender gets BUS1_MSG_WRITABLE once
+ *    for each handle among the destinations that had no room, when it is worth
+ *    to try again. A destination that is an own node gives none. (ENOMEM in
+ *    place of EAGAIN: the kernel could not take note of it.)
  *
  * Per destination:
  * ENXIO         the destination is not known to the sender
  * EPERM         the handle is weak, or has no BUS1_RIGHT_SEND
  * EHOSTUNREACH  the node is destroyed or its owner gone; a one-shot handle has
  *               carried its message
- * EAGAIN        the receiver's queue or pool is full: try again later
- * EMSGSIZE      the payload is larger than the receiver's pool (a peer that
- *               has mapped none takes inline payloads only)
- * EDQUOT        the receiver holds as many handles as it may hold
+ * EAGAIN        the receiver has no room now that this sender may take
+ * EMSGSIZE      the payload is larger than 3/8 of the receiver's pool, which is
+ *               what one sender may ever have of it (a peer that has mapped
+ *               none takes inline payloads only)
+ * EDQUOT        the receiving peer or its user has as many handles as it may
+ *               have; its user as many pages in pools; or the sending user as
+ *               many messages with handles, or files in messages, on their
+ *               way, to all receivers together
+ * EOPNOTSUPP    the destination is a buffer
  * For the command:
+ * ETIMEDOUT     with BUS1_SEND_WAIT: no room before the deadline. One that has
+ *               passed already is not waited for, and the message is sent if
+ *               there is room
+ * EINTR         a signal came first, and nothing was sent (the call restarts
+ *               under SA_RESTART)
+ * EINVAL        BUS1_SEND_WAIT with _PARTIAL or _NOTIFY; a deadline without it
  * EMSGSIZE      the payload is larger than BUS1_MAX_PAYLOAD; a count too high
  * ENXIO         one of handles[] is not known to the sender, or has fewer
  *               counts than are to be moved
  * EPERM         one of handles[] has no BUS1_RIGHT_TRANSFER; one that is to be
  *               moved is a node
- * EBADF         one of fds[] is not an open file
+ * EBADF         one of fds[] is not an open file; a memfd is not open for
+ *               reading
  * ELOOP         one of fds[] is a file that is refused
+ * EMEDIUMTYPE   handles[0] is no buffer; the memfd is none (one of huge pages
+ *               neither)
+ * ETXTBSY       the memfd lacks a seal
+ * ERANGE        the body is not within the buffer or memfd
+ * EPERM         the buffer is weak, or has no BUS1_RIGHT_SEND
+ * EHOSTUNREACH  the buffer is destroyed or its owner gone
  */
 struct bus1_cmd_send {
 	__u64 flags;		/* BUS1_SEND_* */
@@ -332,13 +437,18 @@ struct bus1_cmd_send {
 	__u32 reserved;		/* must be 0 */
 	__u64 deadline;		/* with BUS1_SEND_WAIT: ns, CLOCK_MONOTONIC,
 				   absolute; 0: none */
+	__u64 body_offset;	/* bytes, with _BODY or _MEMFD; else must be 0 */
+	__u64 body_len;		/* likewise */
 };
 #define BUS1_CMD_SEND_VER0	80
 
 #define BUS1_SEND_PARTIAL	(1ULL << 0)	/* needs n_dests */
 #define BUS1_SEND_ORDERED	(1ULL << 1)	/* likewise */
-#define BUS1_SEND_WAIT		(1ULL << 2)
-#define BUS1_SEND_NOTIFY	(1ULL << 3)
+#define BUS1_SEND_WAIT		(1ULL << 2)	/* sleep until there is room */
+#define BUS1_SEND_NOTIFY	(1ULL << 3)	/* tell when there is room */
+#define BUS1_SEND_BODY		(1ULL << 4)	/* needs n_handles */
+#define BUS1_SEND_MEMFD		(1ULL << 5)	/* needs n_fds 1; not with _BODY */
+#define BUS1_SEND_SHARED	(1ULL << 6)	/* needs _MEMFD */
 
 /* Types of what is received. */
 enum {
@@ -359,7 +469,11 @@ enum {
  * in buf[], aligned to 8, as struct bus1_handle[n_handles]; each gives the
  * receiver one count (OBJ-3). The file descriptors are at `fds` in buf[],
  * as __s32[n_fds], padded to 8 bytes: see BUS1_RECV_FDS. With
- * BUS1_MSG_F_CREDS a struct bus1_creds is at `creds` in buf[].
+ * BUS1_MSG_F_CREDS a struct bus1_creds is at `creds` in buf[]. With
+ * BUS1_MSG_F_BODY the first of the handles is a buffer, with BUS1_MSG_F_MEMFD
+ * the one file descriptor a memfd, of which the body_len bytes at
+ * body_offset are the body of the message. They are within it, and do not
+ * change, unless BUS1_MSG_F_SHARED says that its sender may still write.
  *
  * BUS1_MSG_NODE_DEAD: `id` is the handle; it stays until it is released. Sent
  * once for each handle, as long as it is held, and never before the handle
@@ -374,6 +488,14 @@ enum {
  *
  * BUS1_MSG_ONCE_DROPPED: the same, of a facet that was made with
  * BUS1_MINT_ONCE and has carried no message.
+ *
+ * BUS1_MSG_WRITABLE: `id` is a handle that a send with BUS1_SEND_NOTIFY found
+ * no room through, and it is worth to try again (RES-4). Once, however many
+ * sends found none meanwhile; another try may find none again, and asks anew.
+ * It is no promise, and comes in no order: before everything else, and by
+ * itself, also where several are received; a peek does not show it. It may
+ * also come as the node dies, which the next send tells. There is none for a
+ * handle that was released meanwhile.
  */
 struct bus1_msg {
 	__u32 type;		/* BUS1_MSG_* */
@@ -391,6 +513,8 @@ struct bus1_msg {
 	__u32 n_fds;
 	__u32 creds;		/* bytes into buf[], with BUS1_MSG_F_CREDS */
 	__u32 priority;
+	__u64 body_offset;	/* bytes, with BUS1_MSG_F_BODY or _MEMFD */
+	__u64 body_len;		/* likewise */
 };
 #define BUS1_MSG_VER0		64
 
@@ -398,6 +522,9 @@ struct bus1_msg {
 #define BUS1_MSG_F_PEEKED	(1U << 1)	/* BUS1_RECV_PEEK left it */
 #define BUS1_MSG_F_CREDS	(1U << 2)	/* there is a stamp */
 #define BUS1_MSG_F_FDS_CLOSED	(1U << 3)	/* its n_fds were not asked for */
+#define BUS1_MSG_F_BODY		(1U << 4)	/* its body is in a buffer */
+#define BUS1_MSG_F_MEMFD	(1U << 5)	/* its body is in a memfd */
+#define BUS1_MSG_F_SHARED	(1U << 6)	/* its body may still change */
 
 /*
  * Who sent a message, as the kernel saw it when it was sent, in terms of the
@@ -442,8 +569,9 @@ struct bus1_creds {
  *
  * With BUS1_RECV_FDS file descriptors are installed, close-on-exec, each after
  * the security modules have agreed. One that could not be is the negative
- * errno in its place, and its file is closed. Without, files that come with a
- * message are closed, and it has BUS1_MSG_F_FDS_CLOSED.
+ * errno in its place, and its file is closed. With BUS1_RECV_MEMFD the same is
+ * done for messages with BUS1_MSG_F_MEMFD, which have one, and no others. Without,
+ * files that come with a message are closed, and it has BUS1_MSG_F_FDS_CLOSED.
  *
  * n_msgs 0 with n_release or n_drop only gives back.
  *
@@ -481,6 +609,7 @@ struct bus1_cmd_recv {
 #define BUS1_RECV_DROP		(1ULL << 1)
 #define BUS1_RECV_PEEK		(1ULL << 2)
 #define BUS1_RECV_FDS		(1ULL << 3)
+#define BUS1_RECV_MEMFD		(1ULL << 4)
 
 /*
  * BUS1_CMD_PEER_SETUP: how this peer works, from now on.
@@ -526,24 +655,45 @@ struct bus1_cmd_info {
 #define BUS1_CMD_HANDLE_EXPORT	 _IOWR(BUS1_IOC_MAGIC, 9, struct bus1_cmd_export)
 #define BUS1_CMD_HANDLE_IMPORT	 _IOWR(BUS1_IOC_MAGIC, 10, struct bus1_cmd_import)
 #define BUS1_CMD_PEER_SETUP	 _IOW(BUS1_IOC_MAGIC, 11, struct bus1_cmd_setup)
+#define BUS1_CMD_BUFFER_CREATE	 _IOWR(BUS1_IOC_MAGIC, 12, struct bus1_cmd_buffer)
+#define BUS1_CMD_BUFFER_OPEN	 _IOWR(BUS1_IOC_MAGIC, 13, struct bus1_cmd_open)
 
 /*
  * mmap (MSG-4): the first mapping of a peer makes its pool, of that length
  * (offset 0, rounded up to pages, up to BUS1_MAX_POOL). Further mappings may
  * cover any part of it. PROT_READ and MAP_SHARED only; a mapping never
- * becomes writable or executable. Memory is added as messages arrive; reading
- * where none ever was raises SIGBUS.
+ * becomes writable or executable. Memory is added as messages arrive, and
+ * charged to the memory cgroup of who made the pool. What no slice touches may
+ * go back at any time (RES-5). Reading where there is none raises SIGBUS.
  *
  * EPERM   PROT_WRITE or PROT_EXEC
  * EINVAL  MAP_PRIVATE, too large, beyond the pool
+ * ENOMEM  out of kernel memory: 8 bytes for each page of a new pool
+ * Its pages are charged to the user of the peer as they are added, which is
+ * when someone sends: that send is EDQUOT if there may be no more of them.
+ *
+ * open: EDQUOT if the user has as many peers as it may have.
  *
  * poll (MSG-12): EPOLLIN | EPOLLRDNORM when BUS1_CMD_RECV would not block;
- * EPOLLOUT | EPOLLWRNORM always: whether a send would succeed is a matter of
- * its receiver. EPOLLHUP and EPOLLERR are not raised: a peer has no other end.
+ * EPOLLOUT | EPOLLWRNORM as long as none of its handles waits for room: from a
+ * send with BUS1_SEND_NOTIFY that was EAGAIN until the notice is there to be
+ * received. EPOLLHUP and EPOLLERR are not raised: a peer has no other end.
  *
  * What the module counts, in all peers together, is in
  * /sys/module/bus1/parameters/: peers, nodes, handles, messages, slices,
  * pool_pages.
+ *
+ * There are also, to be read and written, the limits of each user (RES-4):
+ * max_peers (with exported handles), max_nodes (with facets), max_handles
+ * (that its peers hold), max_messages (on their way that it has sent, and the
+ * handles in them, each as one more), max_files (in those, and of its buffers)
+ * and max_pages (of its peers' pools). One peer may have half of the nodes and
+ * handles.
+ *
+ * /sys/class/misc/bus1/users has a line for each user, with its number and
+ * then USED/LIMIT of each, in this order. To write "UID NAME LIMIT", as in
+ * "1000 messages 5000", gives a user a limit of its own, and "default" for
+ * LIMIT takes it back. A limit below what is there takes nothing away.
  */
 
 #endif /* _UAPI_LINUX_BUS1_H */
