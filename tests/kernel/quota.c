@@ -158,8 +158,8 @@ static void formula(const struct kind *k)
 	u32 left = k->all, got;
 
 	many_files();
-	/* The first one gets as many handles as its own limit would be. */
-	OK(limit_set(USER + 1, MAX_PASSED, k->all));
+	/* The first one gets about as many handles as its own limit would be. */
+	OK(limit_set(USER + 1, MAX_MESSAGES, 2 * k->all));
 	for (u32 n = 1; n <= USERS; n++) {
 		got = user_takes_all(k, &u[n - 1], USER + n, &r);
 		if (got > left / (n + 1))
@@ -178,7 +178,7 @@ static void formula(const struct kind *k)
 		close_peers(&u[n - 1]);
 	}
 	peer_close(&r.p);
-	OK(limit_set(USER + 1, MAX_PASSED, LIMIT_DEFAULT));
+	OK(limit_set(USER + 1, MAX_MESSAGES, LIMIT_DEFAULT));
 }
 
 TEST_TIMEOUT("RES-2 the n-th user has 1 in n(n + 1) of the queue, for 1 to 32 users", 120)
@@ -548,14 +548,15 @@ TEST("RES-4 ABI-2 each limit of a user's own, EDQUOT, and raised again it works"
 	ERR(send_str(&b, to[2], "x"), EDQUOT);
 	OK(limit_set(USER, MAX_MESSAGES, LIMIT_DEFAULT));
 
-	/* Handles in them. */
-	OK(limit_set(USER, MAX_PASSED, 3));
+	/* Handles in them count as well. */
+	OK(limit_set(USER, MAX_MESSAGES, 5));
 	OK(send_ids(&a, to[0], (u64[]){ to[0], to[0] }, 2));
 	ERR(send_ids(&a, to[0], (u64[]){ to[0], to[0] }, 2), EDQUOT);
 	OK(send_id(&a, to[0], to[0]));
 	ERR(send_id(&b, to[2], to[2]), EDQUOT);
+	ERR(send_str(&b, to[2], "none"), EDQUOT);
+	OK(limit_set(USER, MAX_MESSAGES, LIMIT_DEFAULT));
 	OK(send_str(&b, to[2], "none"));
-	OK(limit_set(USER, MAX_PASSED, LIMIT_DEFAULT));
 	OK(send_id(&b, to[2], to[2]));
 	EQ(drain(&r.p), 4);
 
