@@ -430,7 +430,7 @@ static const struct kernel_param_ops bus1_stat_ops = {
 BUS1_STAT_PARAM(peers, BUS1_STAT_PEERS, "open peers");
 BUS1_STAT_PARAM(nodes, BUS1_STAT_NODES, "nodes");
 BUS1_STAT_PARAM(handles, BUS1_STAT_HANDLES, "handles");
-BUS1_STAT_PARAM(messages, BUS1_STAT_MESSAGES, "messages, queued or being sent");
+BUS1_STAT_PARAM(messages, BUS1_STAT_MESSAGES, "messages and handles in them, queued or being sent");
 BUS1_STAT_PARAM(slices, BUS1_STAT_SLICES, "slices of pools in use");
 BUS1_STAT_PARAM(pool_pages, BUS1_STAT_POOL_PAGES, "pages of pools");
 

