@@ -62,6 +62,12 @@ struct bus1_fdinfo {
 	__u64 pool_size;
 	__u64 pool_pages;
 	__u64 pool_used;
+	__u64 charged_messages;	/* in flight to it, by whomever */
+	__u64 charged_bytes;
+	__u64 charged_handles;
+	__u64 charged_files;
+	__u64 senders;		/* users who have some of that */
+	__u64 waiting;		/* its handles that wait for room */
 	bool by_priority;
 };
 

@@ -22,4 +22,10 @@ void bus1_show_fdinfo(struct seq_file *m, struct file *file)
 	seq_printf(m, "pool-size:\t%llu\n", info.pool_size);
 	seq_printf(m, "pool-pages:\t%llu\n", info.pool_pages);
 	seq_printf(m, "pool-used:\t%llu\n", info.pool_used);
+	seq_printf(m, "charged-messages:\t%llu\n", info.charged_messages);
+	seq_printf(m, "charged-bytes:\t%llu\n", info.charged_bytes);
+	seq_printf(m, "charged-handles:\t%llu\n", info.charged_handles);
+	seq_printf(m, "charged-files:\t%llu\n", info.charged_files);
+	seq_printf(m, "charged-users:\t%llu\n", info.senders);
+	seq_printf(m, "waiting:\t%llu\n", info.waiting);
 }

@@ -4,6 +4,7 @@
 
 use crate::abi::bus1_fdinfo;
 use crate::peer::Peer;
+use crate::slices::GRANULE;
 use core::ffi::c_void;
 use kernel::sync::atomic::ordering::Relaxed;
 use kernel::sync::ArcBorrow;
@@ -12,6 +13,7 @@ fn read(peer: &Peer) -> bus1_fdinfo {
     let mut inner = peer.inner.lock();
     let (slices, pool_used) = inner.slices.in_use();
     let pool = peer.pool();
+    let in_flight = *inner.book.used();
     bus1_fdinfo {
         peer: peer.id,
         messages: (inner.queue.len() - inner.queue.n_notices()) as u64,
@@ -23,6 +25,12 @@ fn read(peer: &Peer) -> bus1_fdinfo {
         pool_size: pool.map_or(0, |pool| pool.size() as u64),
         pool_pages: pool.map_or(0, |pool| pool.n_pages()),
         pool_used: pool_used as u64,
+        senders: u64::from(inner.book.users()),
+        charged_messages: u64::from(in_flight.messages()),
+        charged_bytes: u64::from(in_flight.granules()) * GRANULE as u64,
+        charged_handles: u64::from(in_flight.handles()),
+        charged_files: u64::from(in_flight.files()),
+        waiting: inner.n_waiting as u64,
         by_priority: peer.by_priority.load(Relaxed),
     }
 }

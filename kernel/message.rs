@@ -441,7 +441,7 @@ impl Message {
     }
 
     /// A receiver takes it into its hand. The slice is user space's.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn take(&self, peer: &mut Inner) {
         self.discharge(peer);
         if let Some(slice) = self.slice() {
@@ -628,7 +628,7 @@ impl Draft {
 
     /// Links the message, which brings a handle that the receiver has already. Gives it back if it
     /// is not that simple.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn link_known(
         self,
         from: &Peer,
@@ -665,7 +665,7 @@ impl Draft {
     }
 
     /// Links the message to its node: it is sent. Returns who is to be woken. As [`Peer::link`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn link(
         self,
         from: &Peer,

@@ -146,7 +146,7 @@ impl Inner {
 
     /// Where a message to an id of this peer's goes: a node of its own, or a handle's, if that may
     /// send. ENXIO, EPERM. The account is not known if nothing was sent through the handle yet.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn resolve(&self, id: u64) -> Result<(&NodeRef, Option<AccountRef>)> {
         match self.ids.get(id) {
             Some(Object::Node(node)) => Ok((node, Some(self.own))),
@@ -662,7 +662,7 @@ impl Peer {
     ///
     /// EHOSTUNREACH if the node is dead, EAGAIN if the sender may have no more in flight here now,
     /// ENXIO if it has lost the handle that it sends through.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn link(
         &self,
         draft: Draft,
@@ -684,7 +684,7 @@ impl Peer {
 
     /// Links a message that brings a handle which this peer has already, or gives it back if that is
     /// not so, or it can not be linked.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn link_known(
         &self,
         mut draft: Draft,
