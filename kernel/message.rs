@@ -584,6 +584,12 @@ impl Draft {
         self.0.is_small()
     }
 
+    /// It is charged for itself and one handle.
+    #[inline(always)]
+    pub(crate) fn is_one_handle(&self) -> bool {
+        self.len() <= INLINE && self.0.extras.load(Relaxed) == 1
+    }
+
     /// Copies the payload, inline or to a slice. EFAULT, and what [`Peer::reserve`] fails with.
     #[inline]
     pub(crate) fn fill(&mut self, from: &Peer, account: AccountRef, payload: &Payload) -> Result {

@@ -393,12 +393,10 @@ impl Grant {
         &self.user.node
     }
 
-    /// Makes it weak.
-    pub(crate) fn weaken(self) -> Self {
-        Self {
-            user: Use::weak(self.node().clone()),
-            grade: self.grade.weak(),
-        }
+    /// Makes it weak. No lock may be held.
+    pub(crate) fn weaken(&mut self) {
+        self.user = Use::weak(self.node().clone());
+        self.grade = self.grade.weak();
     }
 
     /// After it was passed on: the owner's books. No lock may be held.

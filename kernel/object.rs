@@ -329,7 +329,10 @@ pub(crate) fn transfer(peer: &Arc<Peer>, cmd: &bus1_cmd_transfer) -> Result {
             grant.strengthen()?;
         }
         grant.grade = grant.grade.without(cmd.drop_rights);
-        grants.push_within_capacity(if weak { grant.weaken() } else { grant })?;
+        if weak {
+            grant.weaken();
+        }
+        grants.push_within_capacity(grant)?;
     }
     let (passed, moving) = PassedList::deliver(&to.peer, &grants, |passed| {
         write_ids(cmd.out, passed)?;

@@ -604,7 +604,7 @@ impl Peer {
                 growth = inner.slices.grow(g);
             }
             let Some(need) = inner.slices.growth() else {
-                inner.book_in(draft, from, account)?;
+                inner.charge_all(draft, from, account)?;
                 let slice = inner
                     .slices
                     .alloc(granules)

@@ -69,6 +69,14 @@ impl Amounts {
         self.extras != 0
     }
 
+    /// Whether there are as many handles and as many files. Both at once: a borrow stops at the upper
+    /// bit of its half.
+    #[inline(always)]
+    fn has_extras_of(&self, extras: u64) -> bool {
+        const STOPS: u64 = 1 << 31 | 1 << 63;
+        ((self.extras | STOPS) - extras) & STOPS == STOPS
+    }
+
     #[inline(always)]
     fn add(&mut self, other: &Self) {
         self.load += other.load;
@@ -420,9 +428,7 @@ impl<U: Copy, W: Default> Book<U, W> {
     fn is_low(&self, more: &Amounts, taken: u32) -> bool {
         self.used.messages() < self.low.messages()
             && (more.granules() == 0 || taken + more.granules() <= self.low.granules())
-            && (!more.has_extras()
-                || (self.used.handles() + more.handles() <= self.low.handles()
-                    && self.used.files() + more.files() <= self.low.files()))
+            && (!more.has_extras() || self.low.has_extras_of(self.used.extras + more.extras))
     }
 
     /// Whether [`charge`](Self::charge) would succeed.
@@ -619,6 +625,23 @@ mod tests {
             assert!(book.fits(newcomer, &left(&book), &promised));
         }
         Ok(())
+    }
+
+    #[test]
+    fn extras_are_compared_at_once() {
+        let of = |handles, files| Amounts::new(0, 0, handles, files);
+        for (a, b, has) in [
+            ((5, 5), (5, 5), true),
+            ((5, 5), (6, 5), false),
+            ((5, 5), (5, 6), false),
+            ((0, 5), (1, 0), false),
+            ((5, 0), (0, 1), false),
+            ((0, 0), (0, 0), true),
+            ((1 << 17, 1 << 14), (1 << 17, 1 << 14), true),
+            ((1 << 17, 1 << 14), (1 << 17, (1 << 14) + 1), false),
+        ] {
+            assert_eq!(of(a.0, a.1).has_extras_of(of(b.0, b.1).extras), has);
+        }
     }
 
     #[test]

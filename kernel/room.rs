@@ -160,10 +160,19 @@ impl Inner {
         if draft.is_booked() {
             return Ok(());
         }
-        // By itself, so that for the most common ones all amounts are known.
+        // By themselves, so that for the most common ones all amounts are known.
         if draft.is_small() {
             return self.charge(draft, from, a, &Amounts::MESSAGE);
         }
+        if draft.is_one_handle() {
+            return self.charge(draft, from, a, &Amounts::new(1, 0, 1, 0));
+        }
+        self.charge_all(draft, from, a)
+    }
+
+    /// Charges all that a message is or will be.
+    #[inline(always)]
+    pub(crate) fn charge_all(&mut self, draft: &Draft, from: &Peer, a: AccountRef) -> Result {
         self.charge(draft, from, a, &draft.amounts())
     }
 

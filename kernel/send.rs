@@ -230,15 +230,15 @@ fn grant(inner: &mut Inner, pass: &bus1_pass) -> Result<Grant> {
 
 /// What becomes of it on the way. EPERM.
 #[inline]
-fn passed(mut grant: Grant, pass: &bus1_pass) -> Result<Grant> {
+fn restrict(grant: &mut Grant, pass: &bus1_pass) -> Result {
     if !grant.grade.may_pass() {
         return Err(EPERM);
     }
     grant.grade = grant.grade.without(pass.drop_rights);
     if pass.flags & abi::BUS1_PASS_WEAK != 0 {
-        grant = grant.weaken();
+        grant.weaken();
     }
-    Ok(grant)
+    Ok(())
 }
 
 /// One destination, bytes, and a copy of one handle. False if it is not that simple.
@@ -255,7 +255,8 @@ fn send_handle(peer: &Arc<Peer>, cmd: &bus1_cmd_send, payload: &Payload) -> Resu
     }
     let grant = grant(&mut inner, &pass);
     drop(inner);
-    let grant = passed(grant?, &pass)?;
+    let mut grant = grant?;
+    restrict(&mut grant, &pass)?;
     let mut draft = Draft::new(peer, node, payload.len(), cmd.priority as u8, 1)?;
     draft.fill(peer, account, payload)?;
     let waiter = match draft.link_known(peer, account, &grant) {
@@ -292,8 +293,9 @@ impl<'a> Load<'a> {
         let files = read_files(cmd.fds, cmd.n_fds as usize)?;
         let mut grants = Several::new(passes.len())?;
         for pass in passes.iter() {
-            let grant = grant(&mut peer.inner.lock(), pass)?;
-            grants.push(passed(grant, pass)?)?;
+            let mut grant = grant(&mut peer.inner.lock(), pass)?;
+            restrict(&mut grant, pass)?;
+            grants.push(grant)?;
         }
         let body = find_body(cmd, &grants, &files)?;
         Ok(Self {

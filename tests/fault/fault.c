@@ -53,7 +53,7 @@ static struct {
 static unsigned int n_totals;
 static const char *const charges[] = {
 	"charged peers", "charged nodes", "charged handles", "charged messages",
-	"charged passed", "charged files", "charged pages",
+	"charged files", "charged pages",
 };
 static int users;
 
