@@ -413,6 +413,14 @@ void bus1_resched(void)
 	cond_resched();
 }
 
+int bus1_may_go_on(__u64 deadline)
+{
+	cond_resched();
+	if (signal_pending(current))
+		return -ERESTARTSYS;
+	return deadline && ktime_get_ns() >= deadline ? -ETIMEDOUT : 0;
+}
+
 /* The totals, readable in /sys/module/bus1/parameters/. */
 static int bus1_stat_get(char *buffer, const struct kernel_param *kp)
 {

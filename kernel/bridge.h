@@ -167,6 +167,11 @@ int bus1_get_u64(__u64 *value, const __u64 *place);
 int bus1_clear_user(void *dst, unsigned long size);
 
 void bus1_resched(void);
+/*
+ * In a loop that may not end: let others run. -ERESTARTSYS if there is a signal,
+ * -ETIMEDOUT if that deadline is over (0: none), or 0.
+ */
+int bus1_may_go_on(__u64 deadline);
 
 /*
  * Fire a tracepoint of trace.h, whether it is on or not: trace.rs has looked.

@@ -141,6 +141,12 @@ impl Drop for Sequence {
     }
 }
 
+/// In a loop that may not end: lets others run. EINTR, ETIMEDOUT.
+pub(crate) fn may_go_on(deadline: u64) -> Result {
+    // SAFETY: Always allowed where sleeping is.
+    kernel::error::to_result(unsafe { abi::bus1_may_go_on(deadline) })
+}
+
 /// Lets others run in the middle of long work. No lock may be held.
 #[inline]
 pub(crate) fn resched() {

@@ -205,6 +205,23 @@ fn describe_content(
     if m.is_plain() {
         return Ok(end);
     }
+    if m.baggage().is_none() && !call.has(abi::BUS1_RECV_PEEK) {
+        // Handles alone, the common case.
+        msg.n_handles = m.passed().len() as u32;
+        msg.handles = end as u32;
+        for passed in m.passed().iter() {
+            write(place(end), &passed.describe())?;
+            end += size_of::<bus1_handle>();
+        }
+        return Ok(end);
+    }
+    describe_extras(call, m, msg, used)
+}
+
+/// Writes the handles, files and the stamp of a message.
+#[inline(never)]
+fn describe_extras(call: &Call<'_>, m: &Message, msg: &mut bus1_msg, used: usize) -> Result<usize> {
+    let place = |at: usize| call.cmd.buf.wrapping_add(at as u64);
     let layout = Layout::new(call, m, used);
     if !m.passed().is_empty() {
         msg.n_handles = m.passed().len() as u32;

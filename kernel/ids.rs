@@ -205,7 +205,7 @@ impl<T: Hashed> IdTable<T> {
     }
 
     /// A value with a hash for which `is` says so.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find(&self, hash: u64, is: impl Fn(&T) -> bool) -> Option<&T> {
         if self.chunks.is_empty() {
             return None;

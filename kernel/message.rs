@@ -191,7 +191,7 @@ impl PassedList {
 
     /// The receiver that has them in its hand is done; it has them now, if it `takes` them: each coming
     /// one becomes a count. True if one of them is dead, and its notice may now be received.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn finish(&self, peer: &mut Inner, takes: bool) -> bool {
         let mut dead = false;
         for passed in self.iter() {

@@ -357,7 +357,7 @@ pub(crate) fn transfer(peer: &Arc<Peer>, cmd: &bus1_cmd_transfer) -> Result {
 }
 
 /// The owner's books after its nodes were passed on.
-#[inline]
+#[inline(always)]
 pub(crate) fn note_all_passed(peer: &Arc<Peer>, grants: &[Grant]) {
     for grant in grants {
         if Arc::ptr_eq(&grant.node().owner, peer) && !grant.node().is_in_use() {

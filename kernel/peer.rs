@@ -14,7 +14,7 @@ use crate::message::{Draft, Message, Passed};
 use crate::node::{mark_dead, tell_holders, Grant, Node, NodeRef, Use};
 use crate::pool::Pool;
 use crate::queue::Queue;
-use crate::quota::allows;
+use crate::quota;
 use crate::reclaim::Reclaim;
 use crate::room::{self, AccountRef, Book, NewAccount, Ring};
 use crate::slices::{Slice, Slices, GRANULE};
@@ -32,7 +32,7 @@ use kernel::sync::atomic::{ordering::Relaxed, Atomic};
 use kernel::sync::{new_spinlock, Arc, SetOnce, SpinLock};
 
 /// Slices that one peer's pool may have.
-const MAX_SLICES: usize = 1 << 16;
+pub(crate) const MAX_SLICES: usize = 1 << 16;
 
 static NEXT_ID: Atomic<u64> = Atomic::new(1);
 
@@ -91,6 +91,8 @@ pub(crate) struct Inner {
     pub(crate) reclaim: Reclaim,
     /// The size of the pool.
     pub(crate) pool_granules: u32,
+    /// What one peer gets of it, if it is empty.
+    most_granules: u32,
     /// What is in flight to this peer.
     pub(crate) book: Book,
     /// The account of what it sends to itself.
@@ -171,7 +173,7 @@ impl Inner {
     }
 
     /// What an id of this peer's stands for, to be passed on. ENXIO.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn grant(&mut self, id: u64) -> Result<Grant> {
         let (node, grade) = match self.ids.get(id) {
             Some(Object::Node(node)) => (node.clone(), Grade::OWNER),
@@ -195,7 +197,7 @@ impl Inner {
         self.grant(id.ok_or(ENXIO)?)
     }
 
-    #[inline]
+    #[inline(always)]
     fn find_handle(&self, grant: &Grant) -> Option<&HandleRef> {
         let is = |h: &HandleRef| Arc::ptr_eq(&h.node, grant.node()) && h.grade == grant.grade;
         let found = self
@@ -258,6 +260,12 @@ impl Inner {
     /// After a handle has lost a count, or one that was coming: if it has become idle it is taken out
     /// of the table.
     pub(crate) fn retire(&mut self, handle: &HandleRef) -> Option<Retired> {
+        self.retire_now(handle)
+    }
+
+    /// The same, in line.
+    #[inline(always)]
+    pub(crate) fn retire_now(&mut self, handle: &HandleRef) -> Option<Retired> {
         if handle.is_told() && !handle.is_held() {
             handle.set_told(false);
             // SAFETY: A handle that is told is in this list. It is not the last reference.
@@ -317,6 +325,7 @@ impl Peer {
                         slices: Slices::new(),
                         reclaim: Reclaim::new(),
                         pool_granules: 0,
+                        most_granules: 0,
                         book,
                         own,
                         ring: Ring::new(),
@@ -593,8 +602,7 @@ impl Peer {
             if inner.closed || draft.node().refuses(&mut inner) {
                 return Err(ehostunreach());
             }
-            // What one peer gets of an empty pool.
-            if !allows(0, 0, 1, inner.pool_granules, granules) {
+            if granules > inner.most_granules {
                 return Err(EMSGSIZE);
             }
             if inner.slices.in_use().0 >= MAX_SLICES {
@@ -770,6 +778,7 @@ impl Peer {
                 let granules = (pages * (PAGE_SIZE / GRANULE)) as u32;
                 inner.slices.extend(granules)?;
                 inner.pool_granules = granules;
+                inner.most_granules = quota::most(granules);
                 inner.book.set_all(&room::all(granules));
                 self.pool.populate(pool);
                 return Ok(());

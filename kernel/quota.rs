@@ -118,6 +118,11 @@ pub(crate) fn allows(peer: u32, user: u32, n: u32, left: u32, more: u32) -> bool
     (u64::from(peer) + 4 * more) * (n + 1) + 3 * u64::from(user) * n <= 3 * u64::from(left)
 }
 
+/// The most that one peer may take where nobody has anything.
+pub(crate) fn most(all: u32) -> u32 {
+    (u64::from(all) * 3 / 8) as u32
+}
+
 /// What came of [`Book::charge`].
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Charged {
@@ -574,6 +579,15 @@ mod tests {
         }
         assert_eq!(book.users(), 32);
         Ok(())
+    }
+
+    #[test]
+    fn the_most_is_what_is_allowed() {
+        for all in [0, 1, 2, 3, 7, 8, 64, 1000, 1 << 22] {
+            let most = most(all);
+            assert!(most == 0 || allows(0, 0, 1, all, most));
+            assert!(!allows(0, 0, 1, all, most + 1));
+        }
     }
 
     /// A peer gets three quarters of what its user may have, and leaves the rest to another.

@@ -18,7 +18,6 @@ use crate::abi;
 use crate::peer::{Inner, Peer};
 use crate::pool::Parked;
 use core::ffi::c_void;
-use core::mem::ManuallyDrop;
 use kernel::ffi::c_ulong;
 use kernel::sync::{Arc, ArcBorrow};
 
@@ -160,10 +159,9 @@ impl Peer {
 /// There is a reference to the peer, and it is not given up meanwhile.
 #[no_mangle]
 pub(crate) unsafe extern "C" fn bus1_peer_get(peer: *mut c_void) {
-    // SAFETY: By the caller; that reference is not ours to drop.
-    let peer: ManuallyDrop<Arc<Peer>> =
-        ManuallyDrop::new(unsafe { Arc::from_raw(peer.cast_const().cast()) });
-    core::mem::forget(Arc::clone(&peer));
+    // SAFETY: By the caller.
+    let peer = unsafe { ArcBorrow::<Peer>::from_raw(peer.cast_const().cast()) };
+    core::mem::forget(Arc::<Peer>::from(peer));
 }
 
 /// See `bridge.h`.

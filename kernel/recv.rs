@@ -120,13 +120,14 @@ impl GiveBack {
         }
     }
 
+    #[inline(always)]
     fn apply_handle(self, peer: &Peer, inner: &mut Inner) -> Result<Option<Retired>> {
         let handle = inner.handle(self.handle)?;
         if self.slice != 0 && !peer.release_slice(inner, self.slice) {
             return Err(ENXIO);
         }
         handle.add_count(-1, inner);
-        Ok(inner.retire(&handle))
+        Ok(inner.retire_now(&handle))
     }
 }
 

@@ -18,7 +18,7 @@ use crate::item::Item;
 use crate::limits::{Limit, UserRef};
 use crate::message::{discharge_user, Draft};
 use crate::node::NodeRef;
-use crate::peer::{Inner, Peer};
+use crate::peer::{Inner, Peer, MAX_SLICES};
 use crate::quota::{self, Amounts, Charged};
 use crate::trace;
 use core::mem;
@@ -220,7 +220,9 @@ impl Inner {
     /// The same, of what is [left](Self::left).
     fn has_room_of(&mut self, a: AccountRef, what: &Amounts, left: &Amounts) -> bool {
         self.book.has_room(a, what, self.slices.granules(), left)
-            && (what.granules() == 0 || self.slices.could_alloc(what.granules()))
+            && (what.granules() == 0
+                || (self.slices.in_use().0 < MAX_SLICES
+                    && self.slices.could_alloc(what.granules())))
     }
 
     #[inline]

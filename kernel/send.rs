@@ -9,7 +9,7 @@
 
 use crate::abi::{self, bus1_cmd_send, bus1_pass};
 use crate::baggage::{read_files, Baggage, Body, FileRef, Stamp};
-use crate::bridge::Sequence;
+use crate::bridge::{self, Sequence};
 use crate::buffer::{check_body, find_body, BODY_FLAGS};
 use crate::errno::{edquot, ehostunreach, eopnotsupp};
 use crate::handle::Grade;
@@ -182,6 +182,8 @@ fn wait(peer: &Arc<Peer>, dest: u64, need: &Amounts, deadline: u64) -> Result<Op
     let mut gate = Gate::new()?;
     let waiter = Waiter::Thread(&mut gate);
     if room::enter(&to.node, to.account, peer.id, need, waiter)? != Entered::Waits {
+        // Others may take the room each time.
+        bridge::may_go_on(deadline)?;
         return Ok(None);
     }
     if let Err(e) = gate.wait(deadline) {
@@ -219,7 +221,7 @@ fn send_plain(peer: &Peer, to: Target, payload: &Payload, priority: u8) -> Resul
 }
 
 /// What is to be passed, as the sender has it; with its peer's lock held. EINVAL, ENXIO.
-#[inline]
+#[inline(always)]
 fn grant(inner: &mut Inner, pass: &bus1_pass) -> Result<Grant> {
     let flags = abi::BUS1_PASS_MOVE | abi::BUS1_PASS_WEAK;
     if pass.flags & !flags != 0 || !Grade::are_rights(pass.drop_rights) {
