@@ -486,7 +486,7 @@ BUS1_MAX_PARAM(max_messages, BUS1_LIMIT_MESSAGES, "messages and handles in fligh
 BUS1_MAX_PARAM(max_files, BUS1_LIMIT_FILES, "files in flight");
 BUS1_MAX_PARAM(max_pages, BUS1_LIMIT_PAGES, "pages of pools");
 
-/* /sys/class/misc/bus1/users: what each user has, and may have. */
+/* /sys/class/misc/bus1/users: what each user has, and may have. For root. */
 static ssize_t users_read(struct file *file, struct kobject *kobj,
 			  const struct bin_attribute *attr, char *to,
 			  loff_t offset, size_t count)
@@ -539,7 +539,7 @@ static ssize_t users_write(struct file *file, struct kobject *kobj,
 	return r ? r : count;
 }
 
-static const BIN_ATTR_RW(users, 0);
+static const BIN_ATTR_ADMIN_RW(users, 0);
 
 static const struct bin_attribute * const bus1_bin_attrs[] = {
 	&bin_attr_users,

@@ -80,6 +80,8 @@ union any_cmd {
 	struct bus1_cmd_recv recv;
 	struct bus1_cmd_setup setup;
 	struct bus1_cmd_info info;
+	struct bus1_cmd_buffer buffer;
+	struct bus1_cmd_open open;
 };
 
 /* The one that a form is run in. It starts as described, the rest is zero. */

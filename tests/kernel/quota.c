@@ -14,6 +14,7 @@
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 enum {
@@ -594,10 +595,14 @@ TEST("RES-4 limits are read, and set by root alone, and nonsense is refused")
 		"7100 peers 0000000000000000005", "7100 peers 5 6", "7100 peers default 6",
 	};
 	static const char users[] = "/sys/class/misc/bus1/users";
+	struct stat st;
 	struct user user;
 	struct peer p;
 	int fd;
 
+	/* What others have is nobody's business. */
+	OK(SYS(stat(users, &st)));
+	EQ(st.st_mode & 0777, 0600);
 	p = peer_of(USER, 0);
 	CHECK(user_read(USER, &user));
 	EQ(user.used[MAX_PEERS], 1);

@@ -20,6 +20,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 enum { GRANULE = 64 };
@@ -809,6 +810,56 @@ TEST("RES-3 a sender that meets the limit of its receiver's cgroup fails, and no
 	peer_close(&s->sender);
 	cg_remove("a");
 	cg_remove("b");
+}
+
+/* Makes nodes until there is no memory for more; never returns. */
+static void hog(u64 *handle, const struct peer *to)
+{
+	struct peer p = peer_new(0);
+
+	*handle = grant(&p, node_new(&p, 1), to);
+	cg_enter("b");
+	while (!node_create(&p, &(struct bus1_cmd_node){}))
+		;
+	_exit(3);
+}
+
+TEST("RES-3 who is killed for want of memory in its cgroup leaves others whole")
+{
+	struct peer a = peer_new(1 << 16), b = peer_new(0);
+	u64 n = node_new(&a, 1), to_a = grant(&a, n, &b), *handle;
+	struct test_counts before, after;
+	bool counted = test_counts(&before);
+	int status;
+	pid_t pid;
+
+	handle = mmap(NULL, sizeof(*handle), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+		      -1, 0);
+	CHECK(handle != MAP_FAILED);
+	cg_new("b");
+	OK(cg_write("b", "memory.max", 6 * MIB));
+	/* What the kernel is about to report is meant to be: see logcheck.py. */
+	OK(write_file("/dev/kmsg", "bus1 test: out of memory on purpose"));
+	pid = test_fork();
+	if (!pid)
+		hog(handle, &a);
+	EQ(OK(SYS(waitpid(pid, &status, 0))), pid);
+	CHECK(WIFSIGNALED(status));
+	EQ(WTERMSIG(status), SIGKILL);
+	GE(cg_read("b", "memory.events", "oom_kill"), 1);
+
+	GOT_DEAD(&a, *handle);
+	OK(send_data(&b, to_a, "whole", 5));
+	GOT_TEXT(&a, n, "whole");
+	OK(release(&a, *handle));
+	NOTHING(&a);
+	if (counted) {
+		CHECK(test_counts(&after));
+		EQ(after.n[TEST_NODES], before.n[TEST_NODES]);
+		EQ(after.n[TEST_PEERS], before.n[TEST_PEERS]);
+	}
+	cg_remove("b");
+	OK(SYS(munmap(handle, sizeof(*handle))));
 }
 
 TEST("RES-3 a cgroup that is removed leaves its pool to the one above")

@@ -111,6 +111,12 @@ def samples(tally, match):
         text = "[    1.0] FAULT_INJECTION: forcing a failure.\n[    1.0] Call Trace:\n[    1.0]  f+0x1/0x2\n"
         tally.check("VM log checker allows injected failures",
                     not logcheck.find(text) and logcheck.find(text + "[    1.1] Oops: 0000 [#1]\n"))
+    if match("VM log checker allows a kill that was meant, no other"):
+        kill = "[    1.0] hog invoked oom-killer: gfp_mask=0x400cc0\n[    1.0] Call Trace:\n"
+        meant = "[    1.0] bus1 test: out of memory on purpose\n"
+        tally.check("VM log checker allows a kill that was meant, no other",
+                    not logcheck.find(meant + kill) and logcheck.find(kill)
+                    and logcheck.find(meant + "[    1.0] x\n" * 30 + kill))
     if match("VM KUnit results are read"):
         want = [("ok", "bus1_pool.alloc"), ("not ok", "bus1_pool.free"), ("skip", "bus1_pool.big")]
         tally.check("VM KUnit results are read", suite.kunit(KTAP) == want, "", [str(suite.kunit(KTAP))])

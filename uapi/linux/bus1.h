@@ -690,7 +690,7 @@ struct bus1_cmd_info {
  * and max_pages (of its peers' pools). One peer may have half of the nodes and
  * handles.
  *
- * /sys/class/misc/bus1/users has a line for each user, with its number and
+ * /sys/class/misc/bus1/users, for root, has a line for each user, its number and
  * then USED/LIMIT of each, in this order. To write "UID NAME LIMIT", as in
  * "1000 messages 5000", gives a user a limit of its own, and "default" for
  * LIMIT takes it back. A limit below what is there takes nothing away.
