@@ -441,6 +441,8 @@ BUS1_STAT_PARAM(handles, BUS1_STAT_HANDLES, "handles");
 BUS1_STAT_PARAM(messages, BUS1_STAT_MESSAGES, "messages and handles in them, queued or being sent");
 BUS1_STAT_PARAM(slices, BUS1_STAT_SLICES, "slices of pools in use");
 BUS1_STAT_PARAM(pool_pages, BUS1_STAT_POOL_PAGES, "pages of pools");
+BUS1_STAT_PARAM(charged, BUS1_STAT_CHARGED,
+		"what is charged to users, everything added up");
 
 /*
  * How much a user may have of each thing, readable and writable there, too

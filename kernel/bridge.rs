@@ -3,8 +3,9 @@
 //! What is on the other side of `bridge.h`, and what the module counts.
 
 use crate::abi;
-use crate::limits::Limit;
+use crate::limits::{self, Limit};
 use kernel::bindings;
+use kernel::ffi::c_long;
 use kernel::prelude::*;
 use kernel::sync::atomic::{ordering::Relaxed, Atomic};
 use kernel::types::Opaque;
@@ -47,13 +48,15 @@ impl Drop for Counted {
 
 /// The total of `which`, one of `enum bus1_stat`, for C.
 #[no_mangle]
-pub(crate) extern "C" fn bus1_stat(which: u32) -> kernel::ffi::c_long {
-    if which == abi::BUS1_STAT_MESSAGES {
-        return crate::limits::total(Limit::Messages) as kernel::ffi::c_long;
+pub(crate) extern "C" fn bus1_stat(which: u32) -> c_long {
+    match which {
+        abi::BUS1_STAT_MESSAGES => return limits::total(Limit::Messages) as c_long,
+        abi::BUS1_STAT_CHARGED => return limits::total_of_all() as c_long,
+        _ => (),
     }
     STATS
         .get(which as usize)
-        .map_or(0, |s| s.load(Relaxed) as kernel::ffi::c_long)
+        .map_or(0, |s| s.load(Relaxed) as c_long)
 }
 
 /// The wait queue of a peer: for receivers and pollers.

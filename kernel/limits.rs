@@ -274,6 +274,13 @@ pub(crate) fn total(what: Limit) -> i64 {
         .sum()
 }
 
+/// The same of everything, added up: 0 if nothing is charged to anyone.
+pub(crate) fn total_of_all() -> i64 {
+    let mut table = USERS.lock();
+    let used = table.users().values().flat_map(|user| &user.used);
+    used.map(|n| n.load(Relaxed)).sum()
+}
+
 /// Called once, after everything else: how many users are left, of those without limits of their own.
 pub(crate) fn end() -> usize {
     let mut table = USERS.lock();

@@ -293,6 +293,7 @@ static const char *const count_names[TEST_N_COUNTS] = {
 	[TEST_MESSAGES] = "messages",
 	[TEST_SLICES] = "slices",
 	[TEST_POOL_PAGES] = "pool_pages",
+	[TEST_CHARGED] = "charged",
 };
 
 bool test_counts(struct test_counts *counts)

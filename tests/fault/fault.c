@@ -212,7 +212,8 @@ static int totals_settle(const struct totals *want, bool but_pages)
 
 		for (unsigned int i = 0; i < n_totals; i++)
 			if (now.v[i] != want->v[i] &&
-			    !(but_pages && (is_total(i, "pool_pages") || is_total(i, "charged pages"))))
+			    !(but_pages && (is_total(i, "pool_pages") || is_total(i, "charged") ||
+					   is_total(i, "charged pages"))))
 				other = (int)i;
 		if (other < 0)
 			return -1;

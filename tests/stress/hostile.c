@@ -306,6 +306,11 @@ static void check_bounds(const struct test_counts *before)
 	 * A peer that was closed stays as long as a handle to a node of it is on
 	 * its way; what is in flight to the server it holds as well.
 	 */
+	u64 all = 0;
+
+	for (int i = 0; i < N_MAX; i++)
+		all += limits[i];
+
 	const u64 bound[TEST_N_COUNTS] = {
 		[TEST_PEERS] = HOSTILE * (limits[MAX_PEERS] + limits[MAX_MESSAGES]) + 8,
 		[TEST_NODES] = HOSTILE * (limits[MAX_NODES] + limits[MAX_MESSAGES]) + 8,
@@ -315,6 +320,8 @@ static void check_bounds(const struct test_counts *before)
 		[TEST_MESSAGES] = HOSTILE * limits[MAX_MESSAGES] + 4 * 3 * (1 << 16) / 8 + 100,
 		[TEST_SLICES] = HOSTILE * (limits[MAX_MESSAGES] + POOL / 4 / 64) + POOL / 64,
 		[TEST_POOL_PAGES] = HOSTILE * limits[MAX_PAGES] + 2 * POOL / 4096,
+		[TEST_CHARGED] = HOSTILE * all + BATCH * BUS1_MAX_HANDLES + 4 * 3 * (1 << 16) / 8 +
+				 2 * POOL / 4096 + 1000,
 	};
 	struct test_counts now;
 

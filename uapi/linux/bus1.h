@@ -681,7 +681,7 @@ struct bus1_cmd_info {
  *
  * What the module counts, in all peers together, is in
  * /sys/module/bus1/parameters/: peers, nodes, handles, messages, slices,
- * pool_pages.
+ * pool_pages; and charged, all that is charged to users, added up.
  *
  * There are also, to be read and written, the limits of each user (RES-4):
  * max_peers (with exported handles), max_nodes (with facets), max_handles
