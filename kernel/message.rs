@@ -435,7 +435,7 @@ impl Message {
 
     /// It is in the queue again, after all: at the expense of whose queue it is, whatever that has.
     #[cold]
-    pub(crate) fn recharge(&self, owner: &mut Inner) {
+    fn recharge(&self, owner: &mut Inner) {
         let account = owner.charge_own(&self.amounts());
         self.charged.store(account.as_ptr(), Relaxed);
     }
@@ -453,14 +453,14 @@ impl Message {
     /// Takes back [`take`](Self::take). False if user space has freed the slice, though it was not told
     /// of it.
     pub(crate) fn untake(&self, peer: &mut Inner) -> bool {
-        let Some(slice) = self.slice() else {
-            return true;
-        };
-        if !peer.slices.is_users(slice.id) {
-            return false;
+        if let Some(slice) = self.slice() {
+            if !peer.slices.is_users(slice.id) {
+                return false;
+            }
+            peer.slices.set_users(slice.id, false);
+            self.fate.store(SENT, Relaxed);
         }
-        peer.slices.set_users(slice.id, false);
-        self.fate.store(SENT, Relaxed);
+        self.recharge(peer);
         true
     }
 

@@ -474,15 +474,6 @@ fn retell(peer: &Arc<Peer>, id: u64) {
     }
 }
 
-/// False if the message is void.
-fn untake(message: &Message, inner: &mut Inner) -> bool {
-    let is_there = message.untake(inner);
-    if is_there {
-        message.recharge(inner);
-    }
-    is_there
-}
-
 /// Puts what was not received back to the front of the queue, in order, but for notices that have
 /// become void meanwhile.
 #[cold]
@@ -496,7 +487,7 @@ fn put_back(peer: &Arc<Peer>, mut hand: Items, drops: bool) {
             Kind::Unused(n) => (is_overtaken(n, &mut inner), Some(n.id.load(Relaxed))),
             Kind::Message(m) => {
                 why = abi::BUS1_WHY_RELEASED;
-                (!drops && !untake(m, &mut inner), None)
+                (!drops && !m.untake(&mut inner), None)
             }
             #[cfg(CONFIG_KUNIT = "y")]
             Kind::Test(_) => (false, None),
