@@ -13,20 +13,23 @@ use crate::abi::{self, bus1_cmd_recv};
 use crate::describe::{
     add_in_hand, describe, describe_writable, fit, size_in_buf, Call, Cursor, Layout,
 };
-use crate::handle::Retired;
-use crate::item::{downcast_entry, DynItem, Entry, Items};
+use crate::handle::{Handle, Retired};
+use crate::item::{downcast_entry, DynItem, Entry, Item, Items};
 use crate::message::{Kind, Message};
 use crate::moving::Moving;
 use crate::node::{is_overtaken, tell_unused};
 use crate::peer::{Inner, Object, Peer};
 use crate::trace;
 use crate::user::{self, Several};
-use kernel::list::List;
+use kernel::list::{List, ListArc};
 use kernel::prelude::*;
 use kernel::sync::atomic::ordering::Relaxed;
 use kernel::sync::Arc;
 
 const MAX_ENTRY: u32 = 256;
+
+/// A handle that can be sent through again, as it stands in the list of those.
+type Writable = ListArc<Item<Handle>, 3>;
 
 #[inline]
 fn check(cmd: &bus1_cmd_recv) -> Result {
@@ -203,9 +206,11 @@ fn take_one(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<boo
         return Err(e);
     }
     if !inner.writable.is_empty() {
-        peer.unlock_room(inner);
-        drop(retired);
-        return take_writable(peer, call);
+        if let Some(handle) = pop_writable(&mut inner) {
+            peer.unlock_room(inner);
+            drop(retired);
+            return take_writable(peer, call, handle);
+        }
     }
     let entry = inner.queue.next(&mut garbage, |item| {
         needed = fit(call, item.kind(), 0);
@@ -281,13 +286,19 @@ fn take_many(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<bo
         call.restore_given();
         return Err(e);
     }
+    let peeks = call.has(abi::BUS1_RECV_PEEK);
+    let writable = if peeks {
+        None
+    } else {
+        pop_writable(&mut inner)
+    };
     peer.unlock_room(inner);
     drop(retired);
-    if call.has(abi::BUS1_RECV_PEEK) {
+    if peeks {
         return peek(peer, call);
     }
-    if take_writable(peer, call)? {
-        return Ok(true);
+    if let Some(handle) = writable {
+        return take_writable(peer, call, handle);
     }
     let drops = call.has(abi::BUS1_RECV_DROP);
     let mut hand = List::new();
@@ -351,18 +362,19 @@ fn take_many(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<bo
     Ok(true)
 }
 
-/// Receives the notice that a handle can be sent through again. False if there is none.
+/// Takes the notice that a handle can be sent through again into the hand, if there is one. In the
+/// section that saw it: another receiver may be as quick, and messages may be waiting behind it.
 #[cold]
-fn take_writable(peer: &Arc<Peer>, call: &mut Call<'_>) -> Result<bool> {
-    let handle = {
-        let mut inner = peer.inner.lock();
-        let Some(handle) = inner.writable.pop_front() else {
-            return Ok(false);
-        };
-        handle.set_told(false);
-        handle.add_in_hand(1);
-        handle
-    };
+fn pop_writable(inner: &mut Inner) -> Option<Writable> {
+    let handle = inner.writable.pop_front()?;
+    handle.set_told(false);
+    handle.add_in_hand(1);
+    Some(handle)
+}
+
+/// Receives such a notice.
+#[cold]
+fn take_writable(peer: &Arc<Peer>, call: &mut Call<'_>, handle: Writable) -> Result<bool> {
     let id = handle.id.load(Relaxed);
     let written = describe_writable(call, id).and_then(|()| call.write_taken(1, 0));
     let keep = handle.clone_arc();
@@ -378,6 +390,9 @@ fn take_writable(peer: &Arc<Peer>, call: &mut Call<'_>) -> Result<bool> {
     let retired = inner.retire(&keep);
     drop(inner);
     drop((retired, handle));
+    if written.is_err() {
+        peer.wake();
+    }
     written.map(|()| true)
 }
 

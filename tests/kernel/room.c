@@ -239,6 +239,60 @@ TEST("RES-4 a notice of room survives a receive that faults")
 	NOTHING(&s.a);
 }
 
+/* A thread that receives once in each round. */
+struct taker {
+	struct test_thread thread;
+	const struct peer *p;
+	u32 round, done;
+	int r;
+};
+
+static void take_in_rounds(void *arg)
+{
+	struct taker *t = arg;
+	u32 round = 0;
+	struct in in;
+
+	for (;;) {
+		u32 now;
+
+		while ((now = __atomic_load_n(&t->round, __ATOMIC_ACQUIRE)) == round)
+			sched_yield();
+		if (now == UINT32_MAX)
+			return;
+		round = now;
+		t->r = recv_now(t->p, &in);
+		__atomic_store_n(&t->done, round, __ATOMIC_RELEASE);
+	}
+}
+
+TEST("RES-4 MSG-11 of two receivers one gets the notice and the other the message behind it")
+{
+	struct scene s = scene_full();
+	u64 own = node_new(&s.a, 7);
+	struct taker t[2] = { { .p = &s.a }, { .p = &s.a } };
+
+	for (int i = 0; i < 2; i++)
+		test_start(&t[i].thread, take_in_rounds, &t[i]);
+	for (u32 round = 1; round <= 2000; round++) {
+		ERR(send_notify(&s.a, s.to_b), EAGAIN);
+		CHECK(take(&s.b));
+		OK(send_data(&s.a, own, data, 1));
+		for (int i = 0; i < 2; i++)
+			__atomic_store_n(&t[i].round, round, __ATOMIC_RELEASE);
+		for (int i = 0; i < 2; i++) {
+			while (__atomic_load_n(&t[i].done, __ATOMIC_ACQUIRE) != round)
+				sched_yield();
+			OK(t[i].r);
+		}
+		OK(send_data(&s.a, s.to_b, data, LEN));
+	}
+	for (int i = 0; i < 2; i++) {
+		__atomic_store_n(&t[i].round, UINT32_MAX, __ATOMIC_RELEASE);
+		test_join(&t[i].thread);
+	}
+}
+
 TEST("RES-4 a handle that is released waits no more, and is told nothing")
 {
 	struct scene s = scene_full();
