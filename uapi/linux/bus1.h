@@ -50,6 +50,8 @@ enum {
 	BUS1_MAX_IDS		= 1024,	/* ids in one destroy, release, transfer */
 	BUS1_MAX_MSGS		= 256,	/* messages of one receive */
 	BUS1_MAX_PRIORITY	= 31,	/* of a message; 0 is the lowest */
+	BUS1_MAX_DEPTH		= 32,	/* of calls within calls */
+	BUS1_MAX_LEASES		= 16,	/* leases of one call */
 };
 
 /* Payload of one message, and size of one pool, in bytes. */
@@ -63,7 +65,8 @@ enum {
  * it holds a handle. The cookie comes back with every message to the node.
  *
  * With BUS1_NODE_CREDS the kernel stamps every message to the node with who
- * sent it: see struct bus1_creds (MSG-7).
+ * sent it: see struct bus1_creds (MSG-7). With BUS1_NODE_NO_INHERIT who serves
+ * calls to it does so at its own priority (CALL-6).
  *
  * EDQUOT  the user of this peer has as many nodes as it may have, or this peer
  *         half of those
@@ -76,6 +79,7 @@ struct bus1_cmd_node {
 #define BUS1_CMD_NODE_VER0	24
 
 #define BUS1_NODE_CREDS		(1ULL << 0)
+#define BUS1_NODE_NO_INHERIT	(1ULL << 1)	/* see BUS1_CMD_CALL */
 
 /*
  * BUS1_CMD_HANDLE_MINT (OBJ-6, OBJ-9): make a facet of a node of this peer's.
@@ -457,6 +461,9 @@ enum {
 	BUS1_MSG_NODE_UNUSED	= 3,	/* notice: a node lost its last user */
 	BUS1_MSG_ONCE_DROPPED	= 4,	/* notice: a one-shot facet did, unspent */
 	BUS1_MSG_WRITABLE	= 5,	/* notice: a handle may be sent through */
+	BUS1_MSG_CALL		= 6,	/* a request that wants a reply */
+	BUS1_MSG_REPLY		= 7,	/* the reply to a call, or how it ended */
+	BUS1_MSG_CANCELLED	= 8,	/* notice: a request wants none any more */
 };
 
 /*
@@ -496,6 +503,19 @@ enum {
  * itself, also where several are received; a peek does not show it. It may
  * also come as the node dies, which the next send tells. There is none for a
  * handle that was released meanwhile.
+ *
+ * BUS1_MSG_CALL: as BUS1_MSG_DATA; and `token` is what it is answered by, with
+ * BUS1_CMD_REPLY, by any thread of this peer (0 in a peek, and if it was
+ * dropped). `chain` is a number that all calls made as part of one another
+ * have in common, and no others.
+ *
+ * BUS1_MSG_REPLY: `id` is the call's, `cookie` as it was given; payload, handles
+ * and files as of BUS1_MSG_DATA. If `error` is not 0 there are none of those:
+ * it is the errno with which BUS1_CMD_CALL would have failed.
+ *
+ * BUS1_MSG_CANCELLED: `id` is the token of a request that was received and not
+ * answered: who made the call has left. What it brought is the receiver's all
+ * the same, and so is the token, until it is answered (ECANCELED) or dropped.
  */
 struct bus1_msg {
 	__u32 type;		/* BUS1_MSG_* */
@@ -515,6 +535,10 @@ struct bus1_msg {
 	__u32 priority;
 	__u64 body_offset;	/* bytes, with BUS1_MSG_F_BODY or _MEMFD */
 	__u64 body_len;		/* likewise */
+	__u64 token;		/* of BUS1_MSG_CALL */
+	__u64 chain;		/* likewise */
+	__s32 error;		/* errno, positive, of BUS1_MSG_REPLY; 0: none */
+	__u32 n_leases;		/* of BUS1_MSG_CALL */
 };
 #define BUS1_MSG_VER0		64
 
@@ -525,6 +549,9 @@ struct bus1_msg {
 #define BUS1_MSG_F_BODY		(1U << 4)	/* its body is in a buffer */
 #define BUS1_MSG_F_MEMFD	(1U << 5)	/* its body is in a memfd */
 #define BUS1_MSG_F_SHARED	(1U << 6)	/* its body may still change */
+#define BUS1_MSG_F_ERROR	(1U << 7)	/* a reply with BUS1_REPLY_ERROR */
+#define BUS1_MSG_F_FAULT	(1U << 8)	/* a reply; a lease of the call was
+						   of memory that is not there */
 
 /*
  * Who sent a message, as the kernel saw it when it was sent, in terms of the
@@ -611,6 +638,192 @@ struct bus1_cmd_recv {
 #define BUS1_RECV_FDS		(1ULL << 3)
 #define BUS1_RECV_MEMFD		(1ULL << 4)
 
+/* Memory of the caller's that a call lends (CALL-8). */
+struct bus1_lease {
+	__u64 base;		/* address */
+	__u64 len;		/* bytes */
+	__u32 flags;		/* BUS1_LEASE_READ and _WRITE, at least one */
+	__u32 reserved;		/* must be 0 */
+};
+
+#define BUS1_LEASE_READ		(1U << 0)	/* the server may read it */
+#define BUS1_LEASE_WRITE	(1U << 1)	/* the server may write to it */
+
+/*
+ * BUS1_CMD_CALL (CALL-1 to CALL-8): send a request to one node, and wait for the
+ * reply.
+ *
+ * `send` is the request, with one destination: dests, n_dests, errors and
+ * deadline are 0, and so are BUS1_SEND_PARTIAL, _ORDERED and _NOTIFY. With
+ * BUS1_SEND_WAIT it waits for room, too. It arrives as BUS1_MSG_CALL.
+ *
+ * `recv` is where the reply goes: as of BUS1_CMD_RECV, with n_msgs 1, of the flags
+ * BUS1_RECV_FDS and _MEMFD alone, and index 0. Slices and handles that it names
+ * are given back first. `deadline` is that of the call, 0 for none. msgs[0] is a
+ * BUS1_MSG_REPLY. The reply comes past the queue, and calls wait even if
+ * the file is O_NONBLOCK.
+ *
+ * reply_size, reply_handles and reply_fds say how much a reply may be at most,
+ * and that much is set aside now, at the expense of the caller: in its pool, if
+ * reply_size is above what travels inline (see struct bus1_cmd_info). A
+ * reply up to that comes inline, and costs nothing to reserve, so that
+ * reply_size may always be given as at least that (0 is taken for it). recv.buf_size
+ * has to be large enough for the most that may come in buf[]: that is checked
+ * before anything is sent.
+ *
+ * Every call ends, with the first of: the reply; the server gone, or the request
+ * dropped; the deadline; a signal. A signal whose handler has SA_RESTART, or
+ * that has none, does not end it: the call is repeated, finds its `id` where the
+ * kernel has noted it, and goes on. If other signals come it is over and the
+ * error EINTR. (If EINTR and `id` is not 0, which takes a handler that was changed in
+ * that very moment, it goes on, too: repeat it, or cancel it.) If the caller
+ * leaves before the request was received, nobody ever sees it; later the
+ * server gets BUS1_MSG_CANCELLED.
+ *
+ * `parent` is the token of a request that this call is made to serve, or 0: then
+ * both are of one chain. With BUS1_CALL_NESTED this thread, while it waits,
+ * serves requests to nodes of this peer that are made as part of this call,
+ * however indirectly (CALL-5): the command succeeds with msgs[0] a BUS1_MSG_CALL,
+ * and `id` that of the call, which goes on. Answer with BUS1_CMD_REPLY with this
+ * `id`, which then waits for the call again; or repeat the command. Calls may be
+ * nested up to BUS1_MAX_DEPTH deep.
+ *
+ * A command that has an `id` does not send: it waits for the call with that id,
+ * which this peer has made, and what it says of the request is not read.
+ *
+ * With BUS1_CALL_ASYNC the command does not wait: `id` is the call's, all of `recv`
+ * but release[] and drop[] must be 0 (n_msgs, too), and the reply is received from
+ * the queue as a BUS1_MSG_REPLY with the `cookie`. So is every other end of it but
+ * BUS1_CMD_CALL_CANCEL. Its deadline is the caller's own business.
+ *
+ * Who serves the request does so at the priority of the thread that has called, if
+ * that is higher, from when it receives it until it is answered, dropped or
+ * cancelled; unless the node has BUS1_NODE_NO_INHERIT (CALL-6).
+ *
+ * leases[] are ranges of the caller's memory that the server can read or write with
+ * BUS1_CMD_LEASE as long as the caller waits (CALL-8). Not with BUS1_CALL_ASYNC.
+ *
+ * The request counts against the caller's share at the receiver, as a message, until
+ * it is answered or dropped, and is one of its user's messages as long as the
+ * call is known here.
+ *
+ * Where the command fails nothing was sent; with the exception of these, after
+ * which there is no reply, and nothing left of the call:
+ * EHOSTUNREACH  the node was destroyed, its badge revoked, or its owner gone,
+ *            before the request was received
+ * ECONNRESET  the server was closed while it served the request
+ * ECONNABORTED  the server has dropped the request unanswered
+ * ETIMEDOUT  the deadline has passed
+ * EINTR      a signal came
+ * EFAULT     once it waited: what was received could not be written. A reply is
+ *            not lost: it is received from the queue, as with BUS1_CALL_ASYNC.
+ * And as of BUS1_CMD_SEND and of BUS1_CMD_RECV, and:
+ * EAGAIN     no room at the receiver for another request; or none in the
+ *            caller's pool for the reply
+ * EMSGSIZE   reply_size is above 3/8 of the caller's own pool; a count is too
+ *            high; recv.buf_size is too small for a reply; n_leases too high
+ * ENXIO      `parent` is no request that is to be answered; `id` no call of this
+ *            peer's that nobody waits for
+ * ELOOP      calls nested more than BUS1_MAX_DEPTH deep
+ */
+struct bus1_cmd_call {
+	struct bus1_cmd_send send;
+	struct bus1_cmd_recv recv;
+	__u64 flags;		/* BUS1_CALL_* */
+	__u64 id;		/* in: 0, or a call to wait for; out: see above */
+	__u64 parent;		/* token, or 0 */
+	__u64 cookie;		/* comes back with a reply from the queue */
+	__u64 reply_size;	/* bytes */
+	__u32 reply_handles;	/* 0 to BUS1_MAX_HANDLES */
+	__u32 reply_fds;	/* 0 to BUS1_MAX_FDS */
+	__u64 leases;		/* pointer to struct bus1_lease[n_leases] */
+	__u32 n_leases;		/* 0 to BUS1_MAX_LEASES */
+	__u32 reserved;		/* must be 0 */
+};
+#define BUS1_CMD_CALL_VER0	264
+
+#define BUS1_CALL_ASYNC		(1ULL << 0)
+#define BUS1_CALL_NESTED	(1ULL << 1)
+
+/*
+ * BUS1_CMD_REPLY (CALL-1, CALL-2): answer a request, and receive the next.
+ *
+ * `send` is the reply, and send.dest the token of the request. As of
+ * BUS1_CMD_SEND, but for: no flags other than BUS1_SEND_BODY, _MEMFD and _SHARED,
+ * no dests, errors, deadline, priority. If send.dest is 0 there is nothing to
+ * answer, and all of `send` is 0. The token is used up as the reply is sent.
+ * BUS1_REPLY_ERROR marks the reply as an error, which is up to caller and server.
+ * With BUS1_REPLY_DROP there is no reply but the end of the call
+ * (ECONNABORTED): all of `send` but dest is 0.
+ *
+ * Then `recv` is done, as BUS1_CMD_RECV does it, if its n_msgs is not 0; what
+ * it gives back is given back first of all. O_NONBLOCK and BUS1_RECV_NONBLOCK
+ * mean this part alone. If the reply was sent and nothing received the command
+ * fails as BUS1_CMD_RECV does, and send.dest is set to 0 in the caller's
+ * struct, so that a repeated command does not answer again.
+ *
+ * With `id` not 0 it waits for that call instead: see BUS1_CMD_CALL with `id`.
+ * recv is then as it says there.
+ *
+ * ENXIO      send.dest is no token, or was answered; `id` as of BUS1_CMD_CALL
+ * EBUSY      another thread is just about to answer that
+ * ECANCELED  the caller has left: the reply went nowhere, the token is gone, and
+ *            nothing was received
+ * EMSGSIZE   the reply is more than the caller has set aside for it (bytes,
+ *            handles or files): answer with less
+ * EDQUOT     the caller or its user has as many handles as it may have, or its user
+ *            as many pages in pools: likewise
+ * EFAULT     also: send.dest could not be set to 0 (nothing was done)
+ * And as of BUS1_CMD_SEND, where they are of the message and not of the
+ * destination, and of BUS1_CMD_RECV.
+ */
+struct bus1_cmd_reply {
+	struct bus1_cmd_send send;
+	struct bus1_cmd_recv recv;
+	__u64 flags;		/* BUS1_REPLY_* */
+	__u64 id;		/* a call to wait for, or 0 */
+};
+#define BUS1_CMD_REPLY_VER0	216
+
+#define BUS1_REPLY_ERROR	(1ULL << 0)
+#define BUS1_REPLY_DROP		(1ULL << 1)
+
+/*
+ * BUS1_CMD_CALL_CANCEL (CALL-4): leave calls that were made with BUS1_CALL_ASYNC,
+ * or that nobody waits for, all or none. A struct bus1_cmd_ids, flags 0.
+ * There is no reply to them any more: one that was not received is dropped.
+ *
+ * ENXIO   an id is no call that this peer has made and nobody waits for, or
+ *         stands in the array twice
+ */
+
+/*
+ * BUS1_CMD_LEASE (CALL-8): copy from or to memory that a call lends.
+ *
+ * Copies len bytes between `data`, in the memory of whoever calls this, and the
+ * lease with that index, from `offset` on: to the caller of the call with
+ * BUS1_LEASE_WRITE, from it with BUS1_LEASE_READ. The token stays. If the command
+ * fails a part may have been copied, whole pages from the start.
+ *
+ * ENXIO      `token` is no request that is to be answered; it has no such lease
+ * EPERM      the lease does not allow that
+ * ERANGE     not all of it is within the lease
+ * ECANCELED  the caller does not wait any more
+ * EFAULT     `data` is bad
+ * EREMOTEIO  the caller's memory is; it is told: BUS1_MSG_F_FAULT
+ * EINVAL     flags is not just one of both
+ */
+struct bus1_cmd_lease {
+	__u64 flags;		/* BUS1_LEASE_READ or _WRITE */
+	__u64 token;
+	__u64 offset;		/* bytes */
+	__u64 data;		/* pointer */
+	__u64 len;		/* bytes */
+	__u32 index;		/* in leases[] */
+	__u32 reserved;		/* must be 0 */
+};
+#define BUS1_CMD_LEASE_VER0	48
+
 /*
  * BUS1_CMD_PEER_SETUP: how this peer works, from now on.
  *
@@ -639,7 +852,8 @@ struct bus1_cmd_info {
 	__u32 n_queued;		/* messages and notices */
 	__u32 n_slices;		/* queued and received */
 	__u32 max_inline;	/* bytes: payloads up to it travel inline */
-	__u32 reserved;
+	__u32 n_calls;		/* requests to be answered, and calls without a
+				   thread that waits */
 };
 #define BUS1_CMD_INFO_VER0	56
 
@@ -657,6 +871,10 @@ struct bus1_cmd_info {
 #define BUS1_CMD_PEER_SETUP	 _IOW(BUS1_IOC_MAGIC, 11, struct bus1_cmd_setup)
 #define BUS1_CMD_BUFFER_CREATE	 _IOWR(BUS1_IOC_MAGIC, 12, struct bus1_cmd_buffer)
 #define BUS1_CMD_BUFFER_OPEN	 _IOWR(BUS1_IOC_MAGIC, 13, struct bus1_cmd_open)
+#define BUS1_CMD_CALL		 _IOWR(BUS1_IOC_MAGIC, 14, struct bus1_cmd_call)
+#define BUS1_CMD_REPLY		 _IOWR(BUS1_IOC_MAGIC, 15, struct bus1_cmd_reply)
+#define BUS1_CMD_CALL_CANCEL	 _IOW(BUS1_IOC_MAGIC, 16, struct bus1_cmd_ids)
+#define BUS1_CMD_LEASE		 _IOW(BUS1_IOC_MAGIC, 17, struct bus1_cmd_lease)
 
 /*
  * mmap (MSG-4): the first mapping of a peer makes its pool, of that length
