@@ -49,6 +49,8 @@ static void stage_make(struct stage *s, enum point at, int form, u64 deadline)
 	s->to = grant(&s->w.b, s->facet, &s->w.a);
 	call_init_str(&s->c, &s->w.a, s->to, "request");
 	s->c.cmd.reply_size = s->large ? LARGE : 0;
+	s->c.cmd.reply_handles = 4;
+	s->c.cmd.reply_fds = 4;
 	s->c.cmd.cookie = 77;
 	if (s->async) {
 		s->c.cmd.recv = (struct bus1_cmd_recv){};
