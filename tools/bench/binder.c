@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Android's Binder, by the raw interface of its C driver: the server is the context
- * manager of a binderfs of its own, the client calls it. Both read what they get in
- * place, and give it back with their next command.
+ * manager of a binderfs of its own, or of the one device, and the client calls it.
+ * Both read what they get in place, and give it back with their next command.
  *
  * A call is one ioctl. The server needs two: the one that replies ends as soon as it
  * has been told that the reply is sent, and another waits for the next call.
@@ -26,7 +26,7 @@
 struct binder_end {
 	struct end end;
 	bool server;
-	int mount;			/* the binderfs */
+	int dir;			/* where the device is */
 	int fd;
 	uint8_t *map;			/* where payloads arrive */
 	size_t map_size;
@@ -133,8 +133,8 @@ static void binder_close(struct end *e)
 		munmap(b->map, b->map_size);
 	if (b->fd >= 0)
 		close(b->fd);
-	if (b->mount >= 0)
-		close(b->mount);
+	if (b->dir >= 0)
+		close(b->dir);
 	free(b);
 }
 
@@ -165,7 +165,7 @@ static void load_module(void)
 		waitpid(pid, NULL, 0);
 }
 
-static struct binder_end *binder_new(int mount, size_t size, bool server)
+static struct binder_end *binder_new(int dir, size_t size, bool server)
 {
 	struct binder_end *b = calloc(1, sizeof(*b));
 
@@ -175,31 +175,70 @@ static struct binder_end *binder_new(int mount, size_t size, bool server)
 	b->end.chunk = size;
 	b->server = server;
 	b->fd = -1;
-	b->mount = dup(mount);
+	b->dir = dup(dir);
 	b->map_size = (2 * size + 0x20000) & ~(size_t)0xfff;
 	if (b->map_size > MAP_MAX)
 		b->map_size = MAP_MAX;
 	return b;
 }
 
+/*
+ * There is one to a device. It stays for a moment after it has closed the device, as
+ * the driver cleans up later.
+ */
+static int become_manager(int fd)
+{
+	int zero = 0;
+
+	for (int i = 0; ioctl(fd, BINDER_SET_CONTEXT_MGR, &zero) < 0; i++) {
+		if (errno != EBUSY || i == 1000)
+			return -errno;
+		usleep(1000);
+	}
+	return 0;
+}
+
+/* The device of a machine without binderfs, if nobody uses it. */
+static int device(void)
+{
+	int dir, r, fd = open("/dev/binder", O_RDWR | O_CLOEXEC);
+
+	if (fd < 0)
+		return errno == ENOENT ? absent("this kernel has no Binder") :
+		       absent("/dev/binder: %s", strerror(errno));
+	r = become_manager(fd);
+	close(fd);
+	if (r < 0)
+		return r == -EBUSY ? absent("/dev/binder has a context manager") : r;
+	dir = open("/dev", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	return dir < 0 ? -errno : dir;
+}
+
+static int directory(void)
+{
+	int dir = binderfs();
+
+	if (dir == -ENODEV) {
+		load_module();
+		dir = binderfs();
+	}
+	if (dir == -ENODEV)
+		return device();
+	if (dir == -EPERM)
+		return absent("mounting binderfs needs CAP_SYS_ADMIN");
+	return dir < 0 ? absent("binderfs: %s", strerror(-dir)) : dir;
+}
+
 static int binder_open(struct end **a, struct end **b, size_t size, bool alone)
 {
 	struct binder_end *x, *y;
-	int mount = binderfs();
+	int dir = directory();
 
-	if (mount == -ENODEV) {
-		load_module();
-		mount = binderfs();
-	}
-	if (mount == -ENODEV)
-		return absent("this kernel has no binderfs");
-	if (mount == -EPERM)
-		return absent("mounting binderfs needs CAP_SYS_ADMIN");
-	if (mount < 0)
-		return absent("binderfs: %s", strerror(-mount));
-	x = binder_new(mount, size, false);
-	y = binder_new(mount, size, true);
-	close(mount);
+	if (dir < 0)
+		return dir;
+	x = binder_new(dir, size, false);
+	y = binder_new(dir, size, true);
+	close(dir);
 	if (!x || !y) {
 		if (x)
 			binder_close(&x->end);
@@ -219,9 +258,9 @@ static int binder_attach(struct end *e)
 	uint32_t enter = BC_ENTER_LOOPER;
 	struct binder_write_read rw = { .write_size = sizeof(enter), .write_buffer = ptr(&enter) };
 	struct binder_version version;
-	int zero = 0;
+	int zero = 0, r;
 
-	b->fd = openat(b->mount, "binder", O_RDWR | O_CLOEXEC);
+	b->fd = openat(b->dir, "binder", O_RDWR | O_CLOEXEC);
 	if (b->fd < 0 || ioctl(b->fd, BINDER_VERSION, &version) < 0)
 		return -errno;
 	if (version.protocol_version != BINDER_CURRENT_PROTOCOL_VERSION)
@@ -234,10 +273,12 @@ static int binder_attach(struct end *e)
 	/* No threads but this one. */
 	if (ioctl(b->fd, BINDER_SET_MAX_THREADS, &zero) < 0)
 		return -errno;
-	if (b->server && (ioctl(b->fd, BINDER_SET_CONTEXT_MGR, &zero) < 0 ||
-			  ioctl(b->fd, BINDER_WRITE_READ, &rw) < 0))
-		return -errno;
-	return 0;
+	if (!b->server)
+		return 0;
+	r = become_manager(b->fd);
+	if (r < 0)
+		return r;
+	return ioctl(b->fd, BINDER_WRITE_READ, &rw) < 0 ? -errno : 0;
 }
 
 const struct transport transport_binder = {

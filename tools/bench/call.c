@@ -31,7 +31,7 @@ struct call_end {
 	size_t len;
 	pid_t restore;		/* the process that turns the hand-off on again */
 	int crowd;		/* of a client: a peer whose requests are not answered */
-	size_t unanswered;	/* of a server: how many these are, to be received yet */
+	size_t unanswered;	/* of a server: how many these are */
 };
 
 /* Turns the hand-off of the CPU on or off, in all the machine. */
@@ -235,6 +235,7 @@ static int call_recv(struct end *e, size_t offset, size_t len)
 static int call_attach(struct end *e)
 {
 	struct call_end *c = (struct call_end *)e;
+	struct bus1_cmd_info info;
 	struct bus1_msg m;
 	int r = 0;
 
@@ -244,10 +245,14 @@ static int call_attach(struct end *e)
 		return -errno;
 	}
 	/* They were made before: each is received, and its token kept by nobody. */
-	for (; c->unanswered && r == 0; c->unanswered--) {
+	for (size_t i = 0; i < c->unanswered && r == 0; i++) {
 		r = server_turn(c, &m);
 		c->token = 0;
 	}
+	if (r == 0 && c->unanswered)
+		r = bus1_info(c->fd, &info);
+	if (r == 0 && c->unanswered && info.n_calls != c->unanswered)
+		r = -EBADMSG;
 	return r;
 }
 

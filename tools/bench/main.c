@@ -28,6 +28,12 @@ static const struct range {
 	.transports = { ALL_ROUNDTRIPS },
 	.sizes = { 0, 64, 4 << 10, 64 << 10, 1 << 20 },
 	.sizes_short = { 64, 4 << 10, 64 << 10 },
+}, calls_touch = {
+	.transports = { &transport_bus1_call, &transport_bus1, &transport_seqpacket, &transport_stream,
+			&transport_pipe, &transport_eventfd, &transport_futex, &transport_mqueue,
+			&transport_binder },
+	.sizes = { 0, 64, 1 << 10, 4 << 10, 64 << 10, 1 << 20 },
+	.sizes_short = { 64, 4 << 10, 64 << 10 },
 }, calls_two = {
 	.transports = { ALL_ROUNDTRIPS },
 	.sizes = { 0, 64, 4 << 10, 64 << 10 },
@@ -55,7 +61,7 @@ static const struct sized_work {
 	{ "roundtrip-apart", job_roundtrip, MESSAGE_APART, false, &calls_small },
 	{ "roundtrip-hog", job_roundtrip, MESSAGE_HOG, false, &calls_small },
 	{ "sendrecv-touch", job_sendrecv, MESSAGE_TOUCH, true, &small },
-	{ "roundtrip-touch", job_roundtrip, MESSAGE_TOUCH, true, &calls },
+	{ "roundtrip-touch", job_roundtrip, MESSAGE_TOUCH, true, &calls_touch },
 	{ "large", job_sendrecv, 0, false, &large },
 	{ "large-touch", job_sendrecv, MESSAGE_TOUCH, false, &large },
 };
