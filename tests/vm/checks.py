@@ -5,6 +5,7 @@ virtual machine is noticed. First on samples of kernel logs, then for real."""
 import os
 import tempfile
 
+import bench
 import cache
 import guest
 import kernels
@@ -130,6 +131,22 @@ def samples(tally, match):
                     "k d: the machine ended while it ran"], 1)
         got = (inner.passed, inner.failures, inner.skipped)
         tally.check("VM test protocol is read", got == want, "", [str(got)])
+    if match("VM bench report is told from the output"):
+        whole = b"table\n= not it =\nbars\n" + bench.MARK + b'{\n= report =\n}\n'
+        good = True
+        for size in range(1, len(whole) + 1):  # however it is cut to pieces
+            shown = []
+            report = bench.Report(shown.append)
+            for at in range(0, len(whole), size):
+                report.feed(whole[at:at + size])
+            report.close()
+            good = good and b"".join(shown) == b"table\n= not it =\nbars\n" and report.data == b"{\n= report =\n}\n"
+        shown = []
+        report = bench.Report(shown.append)
+        report.feed(b"usage\n\n= rep")
+        report.close()
+        tally.check("VM bench report is told from the output",
+                    good and b"".join(shown) == b"usage\n\n= rep" and report.data is None)
     if match("VM configuration that is not met is named"):
         with tempfile.NamedTemporaryFile("w", suffix=".config") as f:
             f.write("CONFIG_A=y\n# CONFIG_B is not set\n")

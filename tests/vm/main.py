@@ -11,6 +11,7 @@ import time
 
 sys.dont_write_bytecode = True
 
+import bench
 import buildroot
 import cache
 import checks
@@ -184,63 +185,15 @@ def do_demo(session, _rest):
     return session.show(kernel, ["/usr/libexec/bus1/demo"], "demo", icount=True, settle=SETTLE)
 
 
-# In the guest: the bench, and behind a mark the report that it has saved.
-BENCH_MARK = b"\n= report =\n"
-BENCH = """\
-bus1-bench "$@" --save /tmp/report
-status=$?
-[ ! -s /tmp/report ] || printf '\\n= report =\\n' && cat /tmp/report
-exit $status
-"""
-
-
-class Report:
-    """Passes output on up to the mark, and keeps what is behind it."""
-
-    def __init__(self):
-        self.held = b""
-        self.data = None
-
-    def feed(self, data):
-        if self.data is not None:
-            self.data += data
-            return
-        self.held += data
-        at = self.held.find(BENCH_MARK)
-        if at >= 0:
-            write(self.held[:at])
-            self.data = self.held[at + len(BENCH_MARK):]
-            return
-        # The end may be the beginning of the mark.
-        keep = max(n for n in range(len(BENCH_MARK)) if self.held.endswith(BENCH_MARK[:n]))
-        write(self.held[:len(self.held) - keep])
-        self.held = self.held[len(self.held) - keep:]
-
-    def save(self, session, name):
-        """Leave the report and its plots where they can be found, and say where."""
-        if not self.data:
-            write(self.held)
-            return
-        directory = os.path.join(session.build.work, "bench")
-        os.makedirs(directory, exist_ok=True)
-        with open(os.path.join(directory, name + ".json"), "wb") as f:
-            f.write(self.data)
-        say(f"  report: {directory}/{name}.json")
-        plots = session.root.output([os.path.join(guest.CHECKOUT, "tools/bench/plot"), f"/b/work/bench/{name}.json"],
-                                    session.build.binds())
-        for path in plots.split():
-            say(f"  plot:   {os.path.join(directory, os.path.basename(path))}")
-
-
 def do_bench(session, rest):
     status = 0
     session.options.cpus = session.options.cpus or 2
     for name, kernel in session.kernels.items():
         say(f"  boot the {name} kernel and count instructions")
         extra = ["--short"] if name == "stock" and not rest and len(session.kernels) > 1 else []
-        report = Report()
-        status = session.show(kernel, ["/bin/bash", "-c", BENCH, "bench", *extra, *rest], "bench", icount=True,
-                              settle=SETTLE, deadline=1800, output=report.feed) or status
+        report = bench.Report(write)
+        status = session.show(kernel, bench.command([*extra, *rest]), "bench", icount=True, settle=SETTLE,
+                              deadline=1800, output=report.feed) or status
         report.save(session, name)
     return status
 
