@@ -227,7 +227,8 @@ fn for_call(to: Priority, base: &abi::bus1_priority) -> abi::bus1_priority {
 
 fn is_set_to(is: &abi::bus1_priority, to: Priority) -> bool {
     let set = for_call(to, is);
-    (is.policy, is.priority, is.nice) == (set.policy, set.priority, set.nice)
+    let is_nice = to.level < 100 || is.nice == set.nice;
+    (is.policy, is.priority) == (set.policy, set.priority) && is_nice
 }
 
 fn set(task: &Waker, to: Priority, base: &abi::bus1_priority) {

@@ -82,6 +82,9 @@ impl Leases {
 
     /// Copies within one page of the caller's.
     fn copy(&self, address: u64, buf: &mut [u8], write: bool) -> Result {
+        if !*self.is_open.lock() {
+            return Err(ecanceled());
+        }
         let mut page = ptr::null_mut();
         // SAFETY: We have a reference to the memory.
         let r = unsafe { abi::bus1_page_pin(self.mm.as_ptr(), address, write, &mut page) };

@@ -391,7 +391,7 @@ fn fill(peer: &Arc<Peer>, call: &Call, load: &mut Load<'_>, payload: &Payload) -
         if let Some(baggage) = baggage {
             draft.set_baggage(baggage);
         }
-        draft.set_sent();
+        draft.finish_reply();
     } else {
         read_inline(payload, &mut inline[..payload.len()])?;
     }
