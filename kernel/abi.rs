@@ -50,7 +50,14 @@ macro_rules! command {
     )*};
 }
 
-plain!(bus1_iovec, bus1_pass, bus1_msg, bus1_handle, bus1_creds);
+plain!(
+    bus1_iovec,
+    bus1_pass,
+    bus1_msg,
+    bus1_handle,
+    bus1_creds,
+    bus1_lease
+);
 command!(
     bus1_cmd_node: BUS1_CMD_NODE_VER0,
     bus1_cmd_mint: BUS1_CMD_MINT_VER0,
@@ -63,5 +70,8 @@ command!(
     bus1_cmd_transfer: BUS1_CMD_TRANSFER_VER0,
     bus1_cmd_send: BUS1_CMD_SEND_VER0,
     bus1_cmd_recv: BUS1_CMD_RECV_VER0,
+    bus1_cmd_call: BUS1_CMD_CALL_VER0,
+    bus1_cmd_reply: BUS1_CMD_REPLY_VER0,
+    bus1_cmd_lease: BUS1_CMD_LEASE_VER0,
     bus1_cmd_info: BUS1_CMD_INFO_VER0
 );

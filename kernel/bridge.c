@@ -337,9 +337,13 @@ void bus1_wake_one(struct wait_queue_head *wait)
 	wake_up_interruptible(wait);
 }
 
-static __always_inline int bus1_wait_until(struct wait_queue_head *wait,
-					   bool (*is_done)(void *), void *arg,
-					   __u64 deadline)
+static bool bus1_is_set(const bool *flag)
+{
+	return smp_load_acquire(flag);
+}
+
+int bus1_wait_for(struct wait_queue_head *wait, const bool *flag,
+		  __u64 deadline)
 {
 	ktime_t expires = ns_to_ktime(min_t(u64, deadline, KTIME_MAX));
 	struct wait_queue_entry entry;
@@ -348,7 +352,7 @@ static __always_inline int bus1_wait_until(struct wait_queue_head *wait,
 	init_wait_entry(&entry, WQ_FLAG_EXCLUSIVE);
 	for (;;) {
 		r = prepare_to_wait_event(wait, &entry, TASK_INTERRUPTIBLE);
-		if (is_done(arg))
+		if (bus1_is_set(flag))
 			break;
 		if (r)	/* the entry is off the queue already */
 			return r;
@@ -360,27 +364,11 @@ static __always_inline int bus1_wait_until(struct wait_queue_head *wait,
 			 * was for us came before, and so did its reason.
 			 */
 			finish_wait(wait, &entry);
-			return is_done(arg) ? 0 : -ETIMEDOUT;
+			return bus1_is_set(flag) ? 0 : -ETIMEDOUT;
 		}
 	}
 	finish_wait(wait, &entry);
 	return 0;
-}
-
-int bus1_wait(struct wait_queue_head *wait, void *peer, __u64 deadline)
-{
-	return bus1_wait_until(wait, bus1_peer_readable, peer, deadline);
-}
-
-static bool bus1_is_set(void *flag)
-{
-	return smp_load_acquire((const bool *)flag);
-}
-
-int bus1_wait_for(struct wait_queue_head *wait, const bool *flag,
-		  __u64 deadline)
-{
-	return bus1_wait_until(wait, bus1_is_set, (void *)flag, deadline);
 }
 
 int bus1_copy_struct(void *dst, unsigned long ksize, const void *src,

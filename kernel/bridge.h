@@ -15,8 +15,10 @@ struct address_space;
 struct bus1_backing;
 struct bus1_stamp;
 struct file;
+struct mm_struct;
 struct page;
 struct seq_file;
+struct task_struct;
 struct wait_queue_head;
 
 /* What the module counts; the order is that of the parameters in bridge.c. */
@@ -139,24 +141,69 @@ void bus1_sequence_end(void);
 
 void bus1_wait_init(struct wait_queue_head *wait);
 /*
- * Wake one receiver and all pollers. Call after the change that makes the
- * peer readable, with no lock held.
+ * Wake pollers. Call after the change that makes the peer readable, with no lock
+ * held.
  */
 void bus1_wake(struct wait_queue_head *wait, bool hup);
 /* The same for pollers alone, who wait until they can send. */
 void bus1_wake_writable(struct wait_queue_head *wait);
 /* Wake one of those in bus1_wait_for(), after setting the flag. */
 void bus1_wake_one(struct wait_queue_head *wait);
-/* As bus1_wait(), until the flag is set. */
+/*
+ * Wait, exclusively, until the flag is set. deadline is absolute, in ns of
+ * CLOCK_MONOTONIC; 0 is none. Returns 0, -ERESTARTSYS or -ETIMEDOUT. A wake-up
+ * that is not used, since a signal came, is passed on to the next.
+ */
 int bus1_wait_for(struct wait_queue_head *wait, const bool *flag,
 		  __u64 deadline);
+/* A reference to the current thread; another one; and to give one back. */
+struct task_struct *bus1_task_get(void);
+void bus1_task_ref(struct task_struct *task);
+void bus1_task_put(struct task_struct *task);
+/* Wake a thread in bus1_sleep(); gives the reference back. No lock is held. */
+void bus1_task_wake(struct task_struct *task);
 /*
- * Wait, exclusively, until bus1_peer_readable(peer). deadline is absolute, in
- * ns of CLOCK_MONOTONIC; 0 is none, and arms no timer.
- * Returns 0, -ERESTARTSYS or -ETIMEDOUT. A wake-up that is not used, since a
- * signal came, is passed on to the next.
+ * Sleep as long as *word is `value`. deadline is absolute, in ns of
+ * CLOCK_MONOTONIC; 0 is none, and arms no timer. First `next` is woken, if it is
+ * not NULL, as by bus1_task_wake(), but so that this CPU runs it next: the
+ * hand-off (CALL-3).
+ * Returns 0 if the word has changed, or -ERESTARTSYS or -ETIMEDOUT: then it may
+ * have, too.
  */
-int bus1_wait(struct wait_queue_head *wait, void *peer, __u64 deadline);
+int bus1_sleep(const __u32 *word, __u32 value, __u64 deadline,
+	       struct task_struct *next);
+/*
+ * Whether a system call that the pending signals interrupt would be restarted:
+ * each is ignored, stops, or has a handler with SA_RESTART.
+ */
+bool bus1_signals_restart(void);
+
+/* How a thread is scheduled: see sched(7). */
+struct bus1_priority {
+	__u32 policy;
+	__s32 nice;
+	__u32 priority;
+	bool reset_on_fork;
+};
+
+struct bus1_priority bus1_priority_get(struct task_struct *task);
+/* Nobody is asked whether that is allowed. May spin; no lock is held. */
+void bus1_priority_set(struct task_struct *task,
+		       const struct bus1_priority *priority);
+
+/* The memory of the current process, without keeping what is in it. */
+struct mm_struct *bus1_mm_get(void);
+void bus1_mm_put(struct mm_struct *mm);
+/*
+ * Pin a page of that, to be read, or written to. -EINTR if a signal comes while
+ * it is brought in, -EFAULT if there is none (any more).
+ */
+int bus1_page_pin(struct mm_struct *mm, __u64 address, bool write,
+		  struct page **page);
+void bus1_page_unpin(struct page *page, bool dirty);
+/* Copy within one page. Any context. */
+void bus1_page_copy(struct page *page, unsigned long offset, void *buf,
+		    unsigned long len, bool write);
 
 /* Like copy_struct_from_user(): 0, -E2BIG or -EFAULT. */
 int bus1_copy_struct(void *dst, unsigned long ksize, const void *src,
@@ -191,6 +238,10 @@ void rust_do_trace_bus1_receive(__u64 msg, __u64 peer, __u32 type, __u64 id);
 void rust_do_trace_bus1_drop(__u64 msg, __u64 peer, __u32 type, __u64 id,
 			     __u32 why);
 void rust_do_trace_bus1_refused(__u64 peer, __u32 resource, int error);
+void rust_do_trace_bus1_call(__u64 msg, __u64 chain, __u32 depth, bool async,
+			     __u64 caller, __u64 server, __u64 node, __u32 len);
+void rust_do_trace_bus1_reply(__u64 msg, __u64 chain, __u64 server,
+			      __u64 caller, __u32 len, int error);
 
 /*
  * The same, in backing.c: the memory behind a pool. A mapping is where the

@@ -156,3 +156,9 @@ pub(crate) fn resched() {
     // SAFETY: Always allowed where sleeping is.
     unsafe { abi::bus1_resched() }
 }
+
+/// Whether what the pending signals interrupt is restarted: see `bridge.h`.
+pub(crate) fn signals_restart() -> bool {
+    // SAFETY: Always allowed.
+    unsafe { abi::bus1_signals_restart() }
+}

@@ -4,12 +4,16 @@
 
 use crate::abi::{self, Command};
 use crate::buffer;
-use crate::describe::Call;
+use crate::describe::Receive;
 use crate::export;
+use crate::inherit;
+use crate::lease;
 use crate::limits;
 use crate::object;
 use crate::peer::Peer;
 use crate::recv;
+use crate::reply;
+use crate::request;
 use crate::send;
 use crate::user::{read_command, write_command};
 use core::ffi::c_void;
@@ -46,6 +50,10 @@ const HANDLE_IMPORT: u32 = number(RW, 10);
 const PEER_SETUP: u32 = number(W, 11);
 const BUFFER_CREATE: u32 = number(RW, 12);
 const BUFFER_OPEN: u32 = number(RW, 13);
+const CALL: u32 = number(RW, 14);
+const REPLY: u32 = number(RW, 15);
+const CALL_CANCEL: u32 = number(W, 16);
+const LEASE: u32 = number(W, 17);
 
 /// A command's struct in the caller's memory.
 struct Arg {
@@ -76,12 +84,16 @@ fn run(peer: &Arc<Peer>, nonblock: bool, cmd: u32, arg: Arg) -> Result {
         SEND => send::send(peer, arg.read(&mut place())?),
         RECV => {
             let mut place = place();
-            let mut call = Call {
+            let mut call = Receive {
                 cmd: arg.read(&mut place)?,
                 arg: arg.ptr,
             };
             recv::recv(peer, &mut call, nonblock)
         }
+        CALL => request::call(peer, arg.read(&mut place())?, arg.ptr),
+        REPLY => reply::reply(peer, arg.read(&mut place())?, arg.ptr, nonblock),
+        CALL_CANCEL => request::cancel(peer, arg.read(&mut place())?),
+        LEASE => lease::lease(peer, arg.read(&mut place())?),
         NODE_CREATE => {
             let mut place = place();
             let cmd = arg.read(&mut place)?;
@@ -131,6 +143,7 @@ unsafe fn borrow<'a>(peer: *mut c_void) -> ArcBorrow<'a, Peer> {
 /// See `bridge.h`.
 #[no_mangle]
 pub(crate) extern "C" fn bus1_begin(max_pool_pages: c_ulong) {
+    inherit::init();
     limits::init(max_pool_pages as i64);
 }
 

@@ -3,6 +3,7 @@
 //! How what is received is written to the caller's memory.
 
 use crate::abi::{self, bus1_cmd_recv, bus1_handle, bus1_msg};
+use crate::call::{Call, QUEUED, REPLY, SERVED};
 use crate::message::{Kind, Message};
 use crate::user::{self, copy_out, write, write_entry, write_pair};
 use core::mem::{offset_of, size_of};
@@ -11,12 +12,12 @@ use kernel::sync::atomic::ordering::Relaxed;
 use kernel::uaccess::UserPtr;
 
 /// The caller's command, and where it is.
-pub(crate) struct Call<'a> {
+pub(crate) struct Receive<'a> {
     pub(crate) cmd: &'a mut bus1_cmd_recv,
     pub(crate) arg: UserPtr,
 }
 
-impl Call<'_> {
+impl Receive<'_> {
     #[inline]
     pub(crate) fn has(&self, flag: u32) -> bool {
         self.cmd.flags & u64::from(flag) != 0
@@ -57,6 +58,11 @@ pub(crate) fn add_in_hand(kind: Kind<'_>, n: i64) {
         Kind::Message(m) if m.is_plain() => (),
         Kind::Message(m) => m.passed().add_in_hand(n),
         Kind::Dead(h) => h.add_in_hand(n),
+        Kind::Call(c) => {
+            if let Some(m) = c.message() {
+                m.passed().add_in_hand(n);
+            }
+        }
         _ => (),
     }
 }
@@ -72,7 +78,7 @@ pub(crate) struct Layout {
 impl Layout {
     /// From `at` on. A peek shows neither handles nor file descriptors.
     #[inline(always)]
-    pub(crate) fn new(call: &Call<'_>, m: &Message, at: usize) -> Self {
+    pub(crate) fn new(call: &Receive<'_>, m: &Message, at: usize) -> Self {
         let peeks = call.has(abi::BUS1_RECV_PEEK);
         let handles = at + m.inline().len().next_multiple_of(8);
         let n_handles = if peeks { 0 } else { m.passed().len() };
@@ -97,17 +103,18 @@ impl Layout {
 
 /// Bytes of buf[] that an item needs.
 #[inline(always)]
-pub(crate) fn size_in_buf(call: &Call<'_>, kind: Kind<'_>) -> usize {
+pub(crate) fn size_in_buf(call: &Receive<'_>, kind: Kind<'_>) -> usize {
     match kind {
         Kind::Message(m) if m.is_plain() => m.inline().len().next_multiple_of(8),
         Kind::Message(m) => Layout::new(call, m, 0).end,
+        Kind::Call(c) => size_of_call(call, c),
         _ => 0,
     }
 }
 
 /// Bytes that the caller's buf[] lacks for an item, or 0; if there is room the item is in hand.
 #[inline(always)]
-pub(crate) fn fit(call: &Call<'_>, kind: Kind<'_>, used: usize) -> usize {
+pub(crate) fn fit(call: &Receive<'_>, kind: Kind<'_>, used: usize) -> usize {
     let size = used + size_in_buf(call, kind);
     if size <= call.cmd.buf_size as usize || call.has(abi::BUS1_RECV_DROP) {
         add_in_hand(kind, 1);
@@ -118,7 +125,7 @@ pub(crate) fn fit(call: &Call<'_>, kind: Kind<'_>, used: usize) -> usize {
 
 /// Writes one item to the caller's memory, and moves the cursor on.
 #[inline]
-pub(crate) fn describe(call: &Call<'_>, kind: Kind<'_>, at: &mut Cursor, drops: bool) -> Result {
+pub(crate) fn describe(call: &Receive<'_>, kind: Kind<'_>, at: &mut Cursor, drops: bool) -> Result {
     let mut msg = bus1_msg::default();
     let mut used = at.used;
     match kind {
@@ -149,6 +156,7 @@ pub(crate) fn describe(call: &Call<'_>, kind: Kind<'_>, at: &mut Cursor, drops: 
             msg.badge = n.badge;
             msg.seq = n.seq();
         }
+        Kind::Call(c) => return describe_call(call, c, at, drops),
         #[cfg(CONFIG_KUNIT = "y")]
         Kind::Test(_) => return Err(EINVAL),
     }
@@ -158,8 +166,112 @@ pub(crate) fn describe(call: &Call<'_>, kind: Kind<'_>, at: &mut Cursor, drops: 
     Ok(())
 }
 
+/// Of buf[].
+#[inline(never)]
+fn size_of_call(call: &Receive<'_>, c: &Call) -> usize {
+    match c.message() {
+        Some(m) => Layout::new(call, m, 0).end,
+        None if c.place.load(Relaxed) == QUEUED => c.inline().len().next_multiple_of(8),
+        None if c.place.load(Relaxed) == REPLY => c.inline_reply().len().next_multiple_of(8),
+        None => 0,
+    }
+}
+
+/// What of a call stands in a queue.
+#[inline(never)]
+fn describe_call(call: &Receive<'_>, c: &Call, at: &mut Cursor, drops: bool) -> Result {
+    match c.place.load(Relaxed) {
+        QUEUED | SERVED => describe_request_as(call, c, at, drops),
+        REPLY => describe_reply(call, c, at),
+        _ => {
+            let mut msg = bus1_msg {
+                type_: abi::BUS1_MSG_CANCELLED,
+                id: c.token.load(Relaxed),
+                chain: c.chain,
+                ..Default::default()
+            };
+            write_msg(call, &mut msg, at.n)?;
+            at.n += 1;
+            Ok(())
+        }
+    }
+}
+
+/// Writes a request, and moves the cursor on.
+#[inline(always)]
+pub(crate) fn describe_request(call: &Receive<'_>, c: &Call, at: &mut Cursor) -> Result {
+    describe_request_as(call, c, at, false)
+}
+
+#[inline(always)]
+fn describe_request_as(call: &Receive<'_>, c: &Call, at: &mut Cursor, drops: bool) -> Result {
+    let node = c.node.root();
+    let mut msg = bus1_msg {
+        type_: abi::BUS1_MSG_CALL,
+        id: node.id.load(Relaxed),
+        cookie: node.cookie,
+        badge: c.node.badge,
+        len: u64::from(c.len),
+        priority: u32::from(c.terms.priority),
+        token: c.token.load(Relaxed),
+        chain: c.chain,
+        n_leases: c.leases.as_ref().map_or(0, |leases| leases.len()),
+        ..Default::default()
+    };
+    if !drops {
+        at.used = match c.request() {
+            Some(draft) => describe_content(call, draft.get(), &mut msg, at.used)?,
+            None => describe_inline(call, c.inline(), &mut msg, at.used)?,
+        };
+    }
+    write_msg(call, &mut msg, at.n)?;
+    at.n += 1;
+    Ok(())
+}
+
+/// Writes the result of a call, and moves the cursor on.
+#[inline(always)]
+pub(crate) fn describe_reply(call: &Receive<'_>, c: &Call, at: &mut Cursor) -> Result {
+    let reply = c.reply();
+    let mut msg = bus1_msg {
+        type_: abi::BUS1_MSG_REPLY,
+        flags: reply.flags,
+        id: c.id.load(Relaxed),
+        cookie: c.terms.cookie,
+        len: u64::from(reply.len),
+        chain: c.chain,
+        ..Default::default()
+    };
+    if let Some(e) = reply.error {
+        msg.error = -e.to_errno();
+    } else {
+        at.used = match reply.draft.as_ref().filter(|_| reply.has_draft) {
+            Some(draft) => describe_content(call, draft.get(), &mut msg, at.used)?,
+            None => describe_inline(call, c.inline_reply(), &mut msg, at.used)?,
+        };
+    }
+    write_msg(call, &mut msg, at.n)?;
+    at.n += 1;
+    Ok(())
+}
+
+/// Writes a payload that is in a call, and returns where it ends in buf[].
+#[inline(always)]
+fn describe_inline(
+    call: &Receive<'_>,
+    data: &[u8],
+    msg: &mut bus1_msg,
+    used: usize,
+) -> Result<usize> {
+    msg.offset = used as u64;
+    if !data.is_empty() {
+        copy_out(call.cmd.buf.wrapping_add(used as u64), data)?;
+    }
+    Ok(used + data.len().next_multiple_of(8))
+}
+
 /// Writes the notice that a handle can be sent through again.
-pub(crate) fn describe_writable(call: &Call<'_>, handle: u64) -> Result {
+pub(crate) fn describe_writable(call: &Receive<'_>, handle: u64) -> Result {
     let mut msg = bus1_msg {
         type_: abi::BUS1_MSG_WRITABLE,
         id: handle,
@@ -169,7 +281,7 @@ pub(crate) fn describe_writable(call: &Call<'_>, handle: u64) -> Result {
 }
 
 #[inline]
-fn write_msg(call: &Call<'_>, msg: &mut bus1_msg, n: u32) -> Result {
+fn write_msg(call: &Receive<'_>, msg: &mut bus1_msg, n: u32) -> Result {
     if call.has(abi::BUS1_RECV_DROP) {
         msg.flags |= abi::BUS1_MSG_F_DROPPED;
     }
@@ -184,7 +296,7 @@ fn write_msg(call: &Call<'_>, msg: &mut bus1_msg, n: u32) -> Result {
 /// Writes what a message brings, and returns where that ends in buf[].
 #[inline]
 fn describe_content(
-    call: &Call<'_>,
+    call: &Receive<'_>,
     m: &Message,
     msg: &mut bus1_msg,
     used: usize,
@@ -220,7 +332,12 @@ fn describe_content(
 
 /// Writes the handles, files and the stamp of a message.
 #[inline(never)]
-fn describe_extras(call: &Call<'_>, m: &Message, msg: &mut bus1_msg, used: usize) -> Result<usize> {
+fn describe_extras(
+    call: &Receive<'_>,
+    m: &Message,
+    msg: &mut bus1_msg,
+    used: usize,
+) -> Result<usize> {
     let place = |at: usize| call.cmd.buf.wrapping_add(at as u64);
     let layout = Layout::new(call, m, used);
     if !m.passed().is_empty() {

@@ -24,3 +24,19 @@ pub(crate) fn eopnotsupp() -> Error {
 pub(crate) fn eloop() -> Error {
     Error::from_errno(-(bindings::ELOOP as i32))
 }
+
+pub(crate) fn econnaborted() -> Error {
+    Error::from_errno(-(bindings::ECONNABORTED as i32))
+}
+
+pub(crate) fn econnreset() -> Error {
+    Error::from_errno(-(bindings::ECONNRESET as i32))
+}
+
+pub(crate) fn ecanceled() -> Error {
+    Error::from_errno(-(bindings::ECANCELED as i32))
+}
+
+pub(crate) fn eremoteio() -> Error {
+    Error::from_errno(-(bindings::EREMOTEIO as i32))
+}

@@ -2,6 +2,7 @@
 
 //! What can stand in a queue, and the links that it takes.
 
+use crate::call::Call;
 use crate::message::{Kind, Message};
 use crate::trace;
 use core::cell::UnsafeCell;
@@ -32,6 +33,7 @@ pub(crate) enum Tag {
     Message,
     Handle,
     Node,
+    Call,
     #[cfg(CONFIG_KUNIT = "y")]
     Test,
 }
@@ -202,6 +204,18 @@ pub(crate) fn downcast_entry(entry: Entry) -> core::result::Result<ListArc<Item<
         // SAFETY: From `into_raw`.
         Err(unsafe { ListArc::from_raw(raw) })
     }
+}
+
+/// An item as the call that it is; it is in no list any more.
+#[inline]
+pub(crate) fn downcast_call(entry: Entry) -> Option<Arc<Item<Call>>> {
+    if entry.tag != Tag::Call {
+        return None;
+    }
+    let raw = entry.into_raw();
+    // SAFETY: As above.
+    let call: ListArc<Item<Call>> = unsafe { ListArc::from_raw(raw.cast()) };
+    Some(call.into_arc())
 }
 
 impl<T: ?Sized> core::ops::Deref for Item<T> {

@@ -5,11 +5,12 @@
 use crate::abi::{self, bus1_handle};
 use crate::baggage::Baggage;
 use crate::bridge::Stat;
+use crate::call::Call;
 use crate::handle::{Grade, Handle, HandleRef};
 use crate::item::{Commit, Deliver, DynItem, Item, Ready, Tag};
 use crate::limits::{Limit, UserRef};
 use crate::node::{Grant, Node, NodeRef, Use};
-use crate::peer::{Inner, Peer};
+use crate::peer::{Inner, Peer, Woken};
 use crate::pool::read_inline;
 use crate::quota::Amounts;
 use crate::room::{Account, AccountRef};
@@ -36,6 +37,8 @@ pub(crate) enum Kind<'a> {
     Dead(&'a Handle),
     /// The notice that the node is unused.
     Unused(&'a Node),
+    /// A request, the reply to one, or the notice that it is cancelled: the call says which.
+    Call(&'a Call),
     #[cfg(CONFIG_KUNIT = "y")]
     Test(&'a crate::item::Number),
 }
@@ -51,6 +54,8 @@ impl<'a> Kind<'a> {
             Tag::Handle => Self::Dead(unsafe { &(*thin.cast::<Item<Handle>>()).body }),
             // SAFETY: As above.
             Tag::Node => Self::Unused(unsafe { &(*thin.cast::<Item<Node>>()).body }),
+            // SAFETY: As above.
+            Tag::Call => Self::Call(unsafe { &(*thin.cast::<Item<Call>>()).body }),
             #[cfg(CONFIG_KUNIT = "y")]
             // SAFETY: As above.
             Tag::Test => Self::Test(unsafe { &(*thin.cast::<Item<crate::item::Number>>()).body }),
@@ -65,6 +70,7 @@ impl<'a> Kind<'a> {
             Self::Message(_) => Ready::Yes,
             Self::Dead(h) => h.ready(),
             Self::Unused(n) => n.ready(),
+            Self::Call(c) => c.ready(),
             #[cfg(CONFIG_KUNIT = "y")]
             Self::Test(t) => t.ready(),
         }
@@ -255,7 +261,8 @@ pub(crate) struct Message {
     /// What it is charged to: nothing, if it is null; [a user](FOR_USER) alone, if it is not in the
     /// owner's book; or an account there, and its user. Under the owner's lock, once it is linked.
     charged: Atomic<*mut Account>,
-    len: u32,
+    /// Of a reply it is first how much is set aside for it. Set by a [`Draft`] alone.
+    len: Atomic<u32>,
     /// What it is charged for besides its payload: handles, and files in the upper byte. Set by a
     /// [`Draft`] alone.
     extras: Atomic<i16>,
@@ -328,7 +335,7 @@ impl Message {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.len as usize
+        self.len.load(Relaxed) as usize
     }
 
     #[inline]
@@ -527,7 +534,7 @@ impl Draft {
                     }),
                 }),
                 charged: Atomic::new(charged),
-                len: len as u32,
+                len: Atomic::new(len as u32),
                 extras: Atomic::new(n_handles as i16),
                 fate: Atomic::new(UNSENT),
                 priority,
@@ -623,12 +630,52 @@ impl Draft {
         unsafe { list.write(PassedList::one(passed)) };
     }
 
-    /// It is booked, and about to be linked.
-    #[inline]
-    pub(crate) fn into_message(self) -> ListArc<Item<Message>> {
+    /// What a reply to a call of a peer's may take at most, set aside: it is charged to nobody
+    /// but by what it is. EMSGSIZE if there is never so much, EAGAIN if it is not there now.
+    pub(crate) fn for_reply(caller: &Arc<Peer>, len: usize) -> Result<Self> {
+        let mut draft = Self::new(caller, caller.reply_node()?, len, 0, 0)?;
+        if let Some(user) = draft.0.take_user() {
+            discharge_user(user, &Amounts::MESSAGE);
+        }
+        let granules = draft.amounts().granules();
+        if granules != 0 {
+            draft.written().slice = caller.reserve_reply(granules)?;
+            // Nothing is copied there yet.
+            draft.set_sent();
+        }
+        Ok(draft)
+    }
+
+    /// Copies a payload of a reply, of no more than it was made for. EFAULT; EDQUOT and ENOMEM, of the
+    /// memory of the pool.
+    pub(crate) fn fill_reply(&mut self, payload: &Payload) -> Result {
+        self.0.fate.store(UNSENT, Relaxed);
+        self.0.len.store(payload.len() as u32, Relaxed);
+        if let Some(slice) = self.0.slice() {
+            let pool = self.0.node.owner.pool().ok_or(EINVAL)?;
+            return pool.fill(slice.offset, payload);
+        }
+        let place = self.0.inline.get().cast::<MaybeUninit<u8>>();
+        // SAFETY: As in `fill`.
+        let to = unsafe { core::slice::from_raw_parts_mut(place, payload.len().min(INLINE)) };
+        read_inline(payload, to)
+    }
+
+    /// It is sent, though it is in no queue.
+    pub(crate) fn set_sent(&self) {
         if self.0.slice().is_some() {
             self.0.fate.store(SENT, Relaxed);
         }
+    }
+
+    pub(crate) fn get(&self) -> &Message {
+        &self.0
+    }
+
+    /// It is booked, and about to be linked.
+    #[inline]
+    pub(crate) fn into_message(self) -> ListArc<Item<Message>> {
+        self.set_sent();
         self.0
     }
 
@@ -640,7 +687,7 @@ impl Draft {
         from: &Peer,
         account: AccountRef,
         grant: &Grant,
-    ) -> core::result::Result<Option<Arc<Peer>>, Self> {
+    ) -> core::result::Result<Woken, Self> {
         let owner = Arc::as_ptr(&self.0.node.owner);
         // SAFETY: As in `link`.
         unsafe { (*owner).link_known(self, from, account, grant) }
@@ -677,7 +724,7 @@ impl Draft {
         from: &Peer,
         account: AccountRef,
         commit: Option<&Arc<Commit>>,
-    ) -> Result<Option<Arc<Peer>>> {
+    ) -> Result<Woken> {
         let owner = Arc::as_ptr(&self.0.node.owner);
         // SAFETY: The message keeps its node, and that its owner. Once it is linked it may be
         // gone, but not before the lock is given back, and that is the last we do with the owner.

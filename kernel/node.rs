@@ -64,6 +64,8 @@ pub(crate) struct Node {
     pub(crate) buffer: Option<KBox<Buffer>>,
     /// Messages to it are stamped with their sender.
     pub(crate) wants_creds: bool,
+    /// Its owner's threads serve calls to it at their own priority.
+    pub(crate) no_inherit: bool,
     /// It carries one message.
     pub(crate) is_once: bool,
     /// Neither of both, nor its base, and no buffer.
@@ -99,8 +101,9 @@ unsafe impl Deliver for Node {
 }
 
 impl Node {
-    pub(crate) fn new(owner: Arc<Peer>, cookie: u64, wants_creds: bool) -> Result<NodeRef> {
-        Self::alloc(owner, cookie, 0, None, None, wants_creds, false)
+    /// With `BUS1_NODE_*` flags.
+    pub(crate) fn new(owner: Arc<Peer>, cookie: u64, flags: u64) -> Result<NodeRef> {
+        Self::alloc(owner, cookie, 0, None, None, flags, false)
     }
 
     pub(crate) fn new_buffer(
@@ -108,12 +111,12 @@ impl Node {
         cookie: u64,
         buffer: KBox<Buffer>,
     ) -> Result<NodeRef> {
-        Self::alloc(owner, cookie, 0, None, Some(buffer), false, false)
+        Self::alloc(owner, cookie, 0, None, Some(buffer), 0, false)
     }
 
     pub(crate) fn new_facet(base: NodeRef, badge: u64, is_once: bool) -> Result<NodeRef> {
         let owner = base.owner.clone();
-        Self::alloc(owner, base.cookie, badge, Some(base), None, false, is_once)
+        Self::alloc(owner, base.cookie, badge, Some(base), None, 0, is_once)
     }
 
     fn alloc(
@@ -122,9 +125,11 @@ impl Node {
         badge: u64,
         base: Option<NodeRef>,
         buffer: Option<KBox<Buffer>>,
-        wants_creds: bool,
+        flags: u64,
         is_once: bool,
     ) -> Result<NodeRef> {
+        let wants_creds = flags & u64::from(abi::BUS1_NODE_CREDS) != 0;
+        let no_inherit = flags & u64::from(abi::BUS1_NODE_NO_INHERIT) != 0;
         let is_special = base.as_ref().map_or(wants_creds || buffer.is_some(), |b| {
             b.wants_creds || b.buffer.is_some()
         });
@@ -137,6 +142,7 @@ impl Node {
                 base,
                 buffer,
                 wants_creds,
+                no_inherit,
                 is_once,
                 is_plain,
                 spent: Atomic::new(false),

@@ -28,11 +28,11 @@ use kernel::sync::{Arc, ArcBorrow};
 const PRUNE: usize = 1024;
 
 pub(crate) fn create(peer: &Arc<Peer>, cmd: &mut bus1_cmd_node) -> Result {
-    let creds = u64::from(abi::BUS1_NODE_CREDS);
-    if cmd.flags & !creds != 0 || cmd.id != 0 {
+    let flags = u64::from(abi::BUS1_NODE_CREDS | abi::BUS1_NODE_NO_INHERIT);
+    if cmd.flags & !flags != 0 || cmd.id != 0 {
         return Err(EINVAL);
     }
-    let node = Node::new(peer.clone(), cmd.cookie, cmd.flags & creds != 0)?;
+    let node = Node::new(peer.clone(), cmd.cookie, cmd.flags)?;
     cmd.id = peer.insert_node(node)?;
     Ok(())
 }
@@ -80,7 +80,7 @@ pub(crate) fn uncreate(peer: &Arc<Peer>, id: u64) {
     let _ = destroy_ids(peer, &[id], 0);
 }
 
-fn read_ids(cmd: &bus1_cmd_ids, flags: u64) -> Result<Several<u64>> {
+pub(crate) fn read_ids(cmd: &bus1_cmd_ids, flags: u64) -> Result<Several<u64>> {
     if cmd.flags & !flags != 0 || cmd.reserved != 0 || cmd.n_ids == 0 {
         return Err(EINVAL);
     }
@@ -382,6 +382,7 @@ pub(crate) fn info(peer: &Arc<Peer>, cmd: &mut bus1_cmd_info) -> Result {
     cmd.n_queued = inner.queue.len() as u32;
     cmd.n_slices = n_slices as u32;
     cmd.max_inline = INLINE as u32;
+    cmd.n_calls = inner.calls.len() as u32;
     Ok(())
 }
 

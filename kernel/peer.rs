@@ -5,6 +5,7 @@
 use crate::abi;
 use crate::backing::Mapping;
 use crate::bridge::{Counted, Stat, WaitQueue};
+use crate::call::{self, Call, CallEntry};
 use crate::errno::{edquot, ehostunreach};
 use crate::handle::{Grade, Handle, HandleList, HandleRef, Retired, WaitList};
 use crate::ids::{Growth, Hashed, IdTable};
@@ -12,6 +13,7 @@ use crate::item::{Commit, Entry, Items};
 use crate::limits::{Limit, Opened, UserRef};
 use crate::message::{Draft, Message, Passed};
 use crate::node::{mark_dead, tell_holders, Grant, Node, NodeRef, Use};
+use crate::park::{Parked, Waker};
 use crate::pool::Pool;
 use crate::queue::Queue;
 use crate::quota;
@@ -51,10 +53,15 @@ pub(crate) struct Peer {
     /// See the head of `module.rs` for what may be done under it.
     #[pin]
     pub(crate) inner: SpinLock<Inner>,
+    /// Of pollers.
     #[pin]
     pub(crate) wait: WaitQueue,
+    /// Threads that wait to receive.
+    pub(crate) parked: Parked,
     /// For messages to it.
     pub(crate) spare: Spare<Message>,
+    /// For calls that it makes.
+    pub(crate) spare_call: Spare<Call>,
     /// For its handles.
     pub(crate) spare_handle: Spare<Handle>,
     /// It stands for an exported handle: see `export.rs`.
@@ -103,6 +110,53 @@ pub(crate) struct Inner {
     pub(crate) writable: WaitList,
     /// How many of its handles wait for that.
     pub(crate) n_waiting: usize,
+    /// Requests that it is to answer, by their tokens, and calls that it has made, by their ids.
+    pub(crate) calls: IdTable<CallEntry>,
+    /// How many requests are in the queue, or were taken out to be dropped: each is sure of a slot.
+    pub(crate) n_requests: usize,
+    /// What the reserved replies to its calls are sent to: made when first needed, in no table.
+    reply_node: Option<NodeRef>,
+}
+
+/// Who is to be woken after something was linked.
+#[must_use]
+pub(crate) struct Woken {
+    receiver: Option<Waker>,
+    pollers: Option<Arc<Peer>>,
+}
+
+impl Woken {
+    pub(crate) const NOBODY: Self = Self {
+        receiver: None,
+        pollers: None,
+    };
+
+    pub(crate) fn receiver(receiver: Option<Waker>) -> Self {
+        Self {
+            receiver,
+            pollers: None,
+        }
+    }
+
+    /// Wakes all but the receiver, who is the caller's to wake. No lock may be held.
+    #[inline(always)]
+    pub(crate) fn into_receiver(self) -> Option<Waker> {
+        if let Some(peer) = self.pollers {
+            peer.wait.wake(peer.is_export);
+        }
+        self.receiver
+    }
+
+    /// No lock may be held.
+    #[inline(always)]
+    pub(crate) fn wake(self) {
+        if let Some(receiver) = self.receiver {
+            receiver.wake();
+        }
+        if let Some(peer) = self.pollers {
+            peer.wait.wake(peer.is_export);
+        }
+    }
 }
 
 /// The node that a message goes to, and where it is charged.
@@ -331,11 +385,16 @@ impl Peer {
                         ring: Ring::new(),
                         writable: List::new(),
                         n_waiting: 0,
+                        calls: IdTable::new(),
+                        n_requests: 0,
+                        reply_node: None,
                     },
                     "bus1_peer"
                 ),
                 wait <- WaitQueue::new(),
+                parked: Parked::new(),
                 spare: Spare::new(),
+                spare_call: Spare::new(),
                 spare_handle: Spare::new(),
                 is_export,
                 by_priority: Atomic::new(false),
@@ -360,10 +419,16 @@ impl Peer {
         let ids = mem::replace(&mut inner.ids, IdTable::new());
         let facets = mem::replace(&mut inner.facets, RBTree::new());
         let writable = mem::replace(&mut inner.writable, List::new());
+        let calls = mem::replace(&mut inner.calls, IdTable::new());
+        let reply_node = inner.reply_node.take();
         let items = inner.queue.close();
         self.unlock_all(inner);
         self.user.discharge(Limit::Nodes, n_nodes);
-        drop(writable);
+        drop((writable, reply_node));
+        for entry in calls.drain() {
+            call::close(entry);
+            crate::bridge::resched();
+        }
         for object in ids.drain() {
             match object {
                 Object::Node(node) => {
@@ -376,7 +441,7 @@ impl Peer {
             crate::bridge::resched();
         }
         drop(facets);
-        items.drop_all();
+        items.drop_all(|item| call::discard(item, abi::BUS1_WHY_CLOSED));
         self.release_all();
         self.opened.close();
     }
@@ -385,8 +450,7 @@ impl Peer {
     /// use of something.
     pub(crate) fn drop_items(&self, mut items: Items, why: u32) {
         while let Some(item) = items.pop_front() {
-            trace::dropped(&item, why);
-            drop(item);
+            call::discard(item, why);
             crate::bridge::resched();
         }
     }
@@ -400,14 +464,42 @@ impl Peer {
         self.mapping.as_ref()
     }
 
-    #[inline]
+    /// After something was linked: wakes one receiver, and pollers. No lock may be held.
     pub(crate) fn wake(&self) {
+        self.wake_receiver();
         self.wait.wake(self.is_export);
     }
 
-    /// One of its handles waits for room no more.
+    fn wake_receiver(&self) {
+        // Whoever has entered since the change has looked at it.
+        if self.parked.is_active() {
+            let receiver = self.parked.pop(&mut self.inner.lock());
+            if let Some(receiver) = receiver {
+                receiver.wake();
+            }
+        }
+    }
+
+    /// Whether [`wake`](Self::wake) is needed, after a full barrier.
+    #[inline]
+    pub(crate) fn has_waiters(&self) -> bool {
+        self.parked.is_active() || self.wait.is_active()
+    }
+
+    /// One of its handles waits for room no more, or there is a notice of that.
     pub(crate) fn wake_writable(&self) {
+        self.wake_receiver();
         self.wait.wake_writable();
+    }
+
+    /// Who is to be woken for what was just linked, in the same section.
+    #[inline(always)]
+    pub(crate) fn woken(&self, inner: &mut Inner, this: &Arc<Peer>) -> Woken {
+        // Whoever waits has taken the lock to look since he entered.
+        Woken {
+            receiver: self.parked.pop(inner),
+            pollers: self.wait.is_active().then(|| this.clone()),
+        }
     }
 
     pub(crate) fn is_readable(&self) -> bool {
@@ -626,6 +718,46 @@ impl Peer {
         }
     }
 
+    /// Sets a slice aside for the reply to a call of this peer's. EMSGSIZE, EAGAIN, ENOMEM.
+    pub(crate) fn reserve_reply(&self, granules: u32) -> Result<Slice> {
+        let mut growth = None;
+        loop {
+            let mut inner = self.inner.lock();
+            if granules > inner.most_granules {
+                return Err(EMSGSIZE);
+            }
+            if inner.slices.in_use().0 >= MAX_SLICES {
+                return Err(self.refused(abi::BUS1_RESOURCE_SLICES, EAGAIN));
+            }
+            if let Some(g) = growth.take() {
+                growth = inner.slices.grow(g);
+            }
+            let Some(need) = inner.slices.growth() else {
+                let slice = inner
+                    .slices
+                    .alloc(granules)
+                    .ok_or_else(|| self.refused(abi::BUS1_RESOURCE_POOL, EAGAIN))?;
+                drop(inner);
+                Stat::Slices.add(1);
+                return Ok(slice);
+            };
+            drop(inner);
+            growth = Some(Growth::new(need)?);
+        }
+    }
+
+    /// The node that reserved replies to this peer's calls are sent to. ENOMEM.
+    pub(crate) fn reply_node(self: &Arc<Self>) -> Result<NodeRef> {
+        if let Some(node) = &self.inner.lock().reply_node {
+            return Ok(node.clone());
+        }
+        let new = Node::new(self.clone(), 0, 0)?;
+        let mut inner = self.inner.lock();
+        let node = inner.reply_node.get_or_insert_with(|| new.clone()).clone();
+        drop(inner);
+        Ok(node)
+    }
+
     /// Zeroes a slice that was copied to for a message that is not sent.
     pub(crate) fn zero(&self, slice: Slice, len: usize) {
         if let Some(pool) = self.pool() {
@@ -666,7 +798,7 @@ impl Peer {
         Ok(())
     }
 
-    /// Links a message to a node of this peer's. Returns this peer if it is to be woken.
+    /// Links a message to a node of this peer's. Returns who is to be woken.
     ///
     /// EHOSTUNREACH if the node is dead, EAGAIN if the sender may have no more in flight here now,
     /// ENXIO if it has lost the handle that it sends through.
@@ -677,7 +809,7 @@ impl Peer {
         from: &Self,
         account: AccountRef,
         commit: Option<&Arc<Commit>>,
-    ) -> Result<Option<Arc<Self>>> {
+    ) -> Result<Woken> {
         let mut inner = self.inner.lock();
         if let Err(e) = inner.book_in(&draft, from, account) {
             drop(inner);
@@ -699,7 +831,7 @@ impl Peer {
         from: &Self,
         account: AccountRef,
         grant: &Grant,
-    ) -> core::result::Result<Option<Arc<Self>>, Draft> {
+    ) -> core::result::Result<Woken, Draft> {
         let mut inner = self.inner.lock();
         // It is booked all the same if the handle is not there: the next thing that it needs.
         if inner.book_in(&draft, from, account).is_err() {
@@ -725,9 +857,11 @@ impl Peer {
         draft: Draft,
         from: &Self,
         commit: Option<&Arc<Commit>>,
-    ) -> Option<Arc<Self>> {
-        // Whoever waits has taken the lock to look since he queued himself up.
-        let waiter = self.wait.is_active().then(|| draft.node().owner.clone());
+    ) -> Woken {
+        let woken = match commit {
+            Some(_) => Woken::NOBODY,
+            None => self.woken(inner, &draft.node().owner),
+        };
         let level = self.level(draft.priority());
         let mut message = draft.into_message();
         trace::sent(from, &mut message, commit);
@@ -735,7 +869,7 @@ impl Peer {
             Some(commit) => inner.queue.push_pending(message as Entry, level, commit),
             None => inner.queue.push(message as Entry, level),
         }
-        waiter
+        woken
     }
 
     /// Its bound of something is reached. Under any lock.
@@ -745,7 +879,7 @@ impl Peer {
     }
 
     #[inline]
-    fn level(&self, priority: u8) -> u8 {
+    pub(crate) fn level(&self, priority: u8) -> u8 {
         if self.by_priority.load(Relaxed) {
             priority
         } else {

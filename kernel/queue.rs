@@ -36,7 +36,6 @@
 
 use crate::abi;
 use crate::item::{AsDyn, Commit, DynItem, Entry, Item, Items, Ready, State};
-use crate::trace;
 use core::mem;
 use kernel::list::{List, ListArc};
 use kernel::sync::{Arc, ArcBorrow};
@@ -64,16 +63,15 @@ pub(crate) struct Remains {
 }
 
 impl Remains {
-    /// Preemptible. No lock may be held.
-    pub(crate) fn drop_all(mut self) {
+    /// Preemptible. No lock may be held. `drop_item` drops what could have been received.
+    pub(crate) fn drop_all(mut self, drop_item: impl Fn(Entry)) {
         while let Some(item) = self.pending.pop_front() {
             drop(item);
             crate::bridge::resched();
         }
         for items in &mut self.items {
             while let Some(item) = items.pop_front() {
-                trace::dropped(&item, abi::BUS1_WHY_CLOSED);
-                drop(item);
+                drop_item(item);
                 crate::bridge::resched();
             }
         }
@@ -97,6 +95,12 @@ impl Queue {
 
     pub(crate) fn len(&self) -> usize {
         self.len
+    }
+
+    /// There are items that wait for a flag.
+    #[inline]
+    pub(crate) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     pub(crate) fn n_notices(&self) -> usize {

@@ -43,6 +43,12 @@ impl Amounts {
         }
     }
 
+    /// The same and one more message.
+    pub(crate) fn and_message(mut self) -> Self {
+        self.add(&Self::MESSAGE);
+        self
+    }
+
     #[inline(always)]
     pub(crate) fn messages(&self) -> u32 {
         self.load as u32

@@ -10,20 +10,26 @@
 //! program that gives back a slice that it has not been told of loses the message.
 
 use crate::abi::{self, bus1_cmd_recv};
+use crate::call::{drop_request, unserve, Call, CallRef, NOTICE, QUEUED, REPLY, TOLD};
 use crate::describe::{
-    add_in_hand, describe, describe_writable, fit, size_in_buf, Call, Cursor, Layout,
+    add_in_hand, describe, describe_request, describe_writable, fit, size_in_buf, Cursor, Layout,
+    Receive,
 };
+use crate::errno::econnaborted;
 use crate::handle::{Handle, Retired};
-use crate::item::{downcast_entry, DynItem, Entry, Item, Items};
+use crate::inherit::begin_current;
+use crate::item::{downcast_call, downcast_entry, DynItem, Entry, Item, Items};
 use crate::message::{Kind, Message};
 use crate::moving::Moving;
 use crate::node::{is_overtaken, tell_unused};
+use crate::park::{Receiver, Waker};
 use crate::peer::{Inner, Object, Peer};
 use crate::trace;
 use crate::user::{self, Several};
 use kernel::list::{List, ListArc};
 use kernel::prelude::*;
 use kernel::sync::atomic::ordering::Relaxed;
+use kernel::sync::barrier::smp_mb;
 use kernel::sync::Arc;
 
 const MAX_ENTRY: u32 = 256;
@@ -32,7 +38,7 @@ const MAX_ENTRY: u32 = 256;
 type Writable = ListArc<Item<Handle>, 3>;
 
 #[inline]
-fn check(cmd: &bus1_cmd_recv) -> Result {
+pub(crate) fn check(cmd: &bus1_cmd_recv) -> Result {
     const DROP: u64 = abi::BUS1_RECV_DROP as u64;
     const PEEK: u64 = abi::BUS1_RECV_PEEK as u64;
     const FDS: u64 = abi::BUS1_RECV_FDS as u64 | abi::BUS1_RECV_MEMFD as u64;
@@ -75,24 +81,57 @@ fn check(cmd: &bus1_cmd_recv) -> Result {
     Ok(())
 }
 
+/// Of a call: it receives one reply.
+#[inline]
+pub(crate) fn check_one(cmd: &bus1_cmd_recv) -> Result {
+    const FDS: u64 = abi::BUS1_RECV_FDS as u64 | abi::BUS1_RECV_MEMFD as u64;
+
+    if cmd.n_msgs != 1 || cmd.flags & !FDS != 0 {
+        return Err(EINVAL);
+    }
+    check(cmd)
+}
+
+/// Of a command that receives nothing: it may give back.
+pub(crate) fn check_nothing(cmd: &bus1_cmd_recv) -> Result {
+    let numbers =
+        cmd.n_msgs | cmd.buf_used | cmd.msg_size | cmd.buf_size | cmd.index | cmd.reserved;
+    if cmd.flags | cmd.deadline | cmd.msgs | cmd.buf | u64::from(numbers) != 0 {
+        return Err(EINVAL);
+    }
+    if cmd.n_release > abi::BUS1_MAX_IDS || cmd.n_drop > abi::BUS1_MAX_IDS {
+        return Err(EMSGSIZE);
+    }
+    Ok(())
+}
+
 /// What the caller gives back before it receives: a slice, a handle, or 0. It is given back in the
 /// section that messages are taken in.
 #[derive(Clone, Copy)]
-struct GiveBack {
+pub(crate) struct GiveBack {
     slice: u64,
     handle: u64,
 }
 
 impl GiveBack {
-    const NOTHING: Self = Self {
+    pub(crate) const NOTHING: Self = Self {
         slice: 0,
         handle: 0,
     };
 
+    /// What a command names. As [`read`](Self::read).
+    #[inline(always)]
+    pub(crate) fn of(peer: &Arc<Peer>, call: &Receive<'_>) -> Result<Self> {
+        if call.cmd.n_release | call.cmd.n_drop == 0 {
+            return Ok(Self::NOTHING);
+        }
+        Self::read(peer, call)
+    }
+
     /// Reads the ids if there are few, or else gives all of them back. The caller's counts of them
     /// become 0: it must not happen twice.
     #[inline]
-    fn read(peer: &Arc<Peer>, call: &Call<'_>) -> Result<Self> {
+    fn read(peer: &Arc<Peer>, call: &Receive<'_>) -> Result<Self> {
         let (n_release, n_drop) = (call.cmd.n_release, call.cmd.n_drop);
         if n_release > 1 || n_drop > 1 || call.cmd.n_msgs == 0 {
             return give_back(peer, call);
@@ -111,7 +150,12 @@ impl GiveBack {
 
     /// A handle that is gone by that becomes `retired`.
     #[inline(always)]
-    fn apply(self, peer: &Peer, inner: &mut Inner, retired: &mut Option<Retired>) -> Result {
+    pub(crate) fn apply(
+        self,
+        peer: &Peer,
+        inner: &mut Inner,
+        retired: &mut Option<Retired>,
+    ) -> Result {
         if self.handle != 0 {
             *retired = self.apply_handle(peer, inner)?;
             return Ok(());
@@ -146,7 +190,7 @@ fn read_id(place: u64) -> Result<u64> {
 /// Gives any number of ids back. By itself, so that the common case has a small frame.
 #[cold]
 #[inline(never)]
-fn give_back(peer: &Arc<Peer>, call: &Call<'_>) -> Result<GiveBack> {
+pub(crate) fn give_back(peer: &Arc<Peer>, call: &Receive<'_>) -> Result<GiveBack> {
     let (n_release, n_drop) = (call.cmd.n_release, call.cmd.n_drop);
     let slices: Several<u64> = user::read_several(call.cmd.release, n_release as usize)?;
     let handles: Several<u64> = user::read_several(call.cmd.drop, n_drop as usize)?;
@@ -165,50 +209,184 @@ fn give_back(peer: &Arc<Peer>, call: &Call<'_>) -> Result<GiveBack> {
     Ok(GiveBack::NOTHING)
 }
 
-pub(crate) fn recv(peer: &Arc<Peer>, call: &mut Call<'_>, nonblock: bool) -> Result {
-    check(call.cmd)?;
-    let mut back = GiveBack::NOTHING;
-    if call.cmd.n_release | call.cmd.n_drop != 0 {
-        back = GiveBack::read(peer, call)?;
+/// What a command does in the section that it then receives in.
+pub(crate) trait Before {
+    /// Under the lock. If it fails nothing has happened.
+    fn run(&mut self, peer: &Peer, inner: &mut Inner) -> Result;
+    /// What the command gives back is given back.
+    fn has_given(&self) -> bool;
+    /// After that, without the lock, if it has not failed. Whether the thread is parked, and about to sleep.
+    fn done(&mut self, peer: &Peer, parked: bool);
+    /// Who is to be handed the CPU then.
+    fn next(&mut self) -> Option<Waker>;
+}
+
+/// Gives back.
+struct Back(GiveBack, Option<Retired>);
+
+impl Before for Back {
+    #[inline(always)]
+    fn run(&mut self, peer: &Peer, inner: &mut Inner) -> Result {
+        self.0.apply(peer, inner, &mut self.1)?;
+        self.0 = GiveBack::NOTHING;
+        Ok(())
     }
-    if call.cmd.n_msgs == 0 {
-        return Ok(());
+
+    #[inline(always)]
+    fn has_given(&self) -> bool {
+        false
     }
-    loop {
-        if call.cmd.n_msgs == 1 && !call.has(abi::BUS1_RECV_DROP | abi::BUS1_RECV_PEEK) {
-            if take_one(peer, call, back)? {
-                return Ok(());
-            }
-        } else if take_many(peer, call, back)? {
-            return Ok(());
-        }
-        if nonblock || call.has(abi::BUS1_RECV_NONBLOCK | abi::BUS1_RECV_PEEK) {
-            return Err(EAGAIN);
-        }
-        back = GiveBack::NOTHING;
-        let this = Arc::as_ptr(peer).cast_mut().cast();
-        // SAFETY: The peer is open, and its wait queue is initialised.
-        let r = unsafe { abi::bus1_wait(peer.wait.raw(), this, call.cmd.deadline) };
-        kernel::error::to_result(r)?;
+
+    #[inline(always)]
+    fn done(&mut self, _peer: &Peer, _parked: bool) {
+        drop(self.1.take());
+    }
+
+    #[inline(always)]
+    fn next(&mut self) -> Option<Waker> {
+        None
     }
 }
 
-/// Receives one item, the common case. False if there is none.
-#[inline]
-fn take_one(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<bool> {
+pub(crate) fn recv(peer: &Arc<Peer>, call: &mut Receive<'_>, nonblock: bool) -> Result {
+    check(call.cmd)?;
+    let back = GiveBack::of(peer, call)?;
+    if call.cmd.n_msgs == 0 {
+        return Ok(());
+    }
+    receive(peer, call, nonblock, &mut Back(back, None))
+}
+
+/// Receives, after something else.
+#[inline(always)]
+pub(crate) fn receive(
+    peer: &Arc<Peer>,
+    call: &mut Receive<'_>,
+    nonblock: bool,
+    before: &mut impl Before,
+) -> Result {
+    let mut waits = !nonblock && !call.has(abi::BUS1_RECV_NONBLOCK | abi::BUS1_RECV_PEEK);
+    let mut nothing = EAGAIN;
+    let room = if call.has(abi::BUS1_RECV_DROP) {
+        -1
+    } else {
+        i64::from(call.cmd.buf_size)
+    };
+    let receiver = Receiver::new(room);
+    loop {
+        let receiver = waits.then_some(&receiver);
+        if call.cmd.n_msgs == 1 && !call.has(abi::BUS1_RECV_DROP | abi::BUS1_RECV_PEEK) {
+            if take_one(peer, call, before, receiver)? {
+                return Ok(());
+            }
+        } else if take_many(peer, call, before, receiver)? {
+            return Ok(());
+        }
+        let Some(receiver) = receiver else {
+            return Err(nothing);
+        };
+        let slept = receiver.sleep(call.cmd.deadline, before.next());
+        if !receiver.is_out() {
+            peer.parked.remove(&mut peer.inner.lock(), receiver);
+        }
+        if let Some(request) = receiver.take() {
+            return tell_request(peer, call, &request).inspect_err(|_| unserve(peer, &request));
+        }
+        if let Err(e) = slept {
+            // It may have been woken for something: a last look.
+            waits = false;
+            nothing = e;
+        }
+    }
+}
+
+/// Enters the thread, unless there is something by now that was committed without the lock.
+///
+/// # Safety
+///
+/// As [`Parked::push`](crate::park::Parked::push).
+#[inline(always)]
+unsafe fn park(peer: &Peer, inner: &mut Inner, receiver: &Receiver) {
+    // SAFETY: By the caller.
+    unsafe { peer.parked.push(inner, receiver) };
+    if inner.queue.has_pending() {
+        // Pairs with the barrier after the commit of a multicast: one of both sees the other.
+        smp_mb();
+        if inner.queue.has_next() {
+            peer.parked.remove(inner, receiver);
+        }
+    }
+}
+
+/// What was taken off the queue.
+enum Taken {
+    Message(ListArc<Item<Message>>),
+    /// It has a token.
+    Request(CallRef),
+    Other(Entry),
+}
+
+impl Taken {
+    #[inline(always)]
+    fn new(entry: Entry, inner: &mut Inner) -> Self {
+        match downcast_entry(entry) {
+            Ok(message) => {
+                message.take(inner);
+                Self::Message(message)
+            }
+            Err(other) => Self::new_other(other, inner),
+        }
+    }
+
+    #[inline(never)]
+    fn new_other(entry: Entry, inner: &mut Inner) -> Self {
+        let Kind::Call(call) = entry.kind() else {
+            return Self::Other(entry);
+        };
+        match call.place.load(Relaxed) {
+            QUEUED => {
+                inner.n_requests -= 1;
+                match downcast_call(entry) {
+                    Some(call) => {
+                        Call::serve(&call, inner);
+                        return Self::Request(call);
+                    }
+                    None => unreachable!(),
+                }
+            }
+            NOTICE => call.place.store(TOLD, Relaxed),
+            _ => {
+                if let Some(message) = call.message() {
+                    message.take(inner);
+                }
+            }
+        }
+        Self::Other(entry)
+    }
+}
+
+/// Receives one item, the common case. False if there is none: then the thread is parked, if it is to be.
+#[inline(always)]
+fn take_one(
+    peer: &Arc<Peer>,
+    call: &mut Receive<'_>,
+    before: &mut impl Before,
+    receiver: Option<&Receiver>,
+) -> Result<bool> {
     let mut garbage = List::new();
     let mut needed = 0;
     let mut inner = peer.inner.lock();
-    let mut retired = None;
-    if let Err(e) = back.apply(peer, &mut inner, &mut retired) {
+    if let Err(e) = before.run(peer, &mut inner) {
         drop(inner);
-        call.restore_given();
+        if !before.has_given() {
+            call.restore_given();
+        }
         return Err(e);
     }
     if !inner.writable.is_empty() {
         if let Some(handle) = pop_writable(&mut inner) {
             peer.unlock_room(inner);
-            drop(retired);
+            before.done(peer, false);
             return take_writable(peer, call, handle);
         }
     }
@@ -216,18 +394,21 @@ fn take_one(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<boo
         needed = fit(call, item.kind(), 0);
         needed == 0
     });
-    let entry = entry.map(downcast_entry);
-    if let Some(Ok(message)) = &entry {
-        message.take(&mut inner);
+    let taken = entry.map(|entry| Taken::new(entry, &mut inner));
+    let mut parked = false;
+    if let (None, 0, Some(receiver)) = (&taken, needed, receiver) {
+        // SAFETY: The caller keeps it until it is out.
+        unsafe { park(peer, &mut inner, receiver) };
+        parked = true;
     }
     peer.unlock_room(inner);
-    drop(retired);
+    before.done(peer, parked);
     if !garbage.is_empty() {
         peer.drop_items(garbage, abi::BUS1_WHY_DEAD);
     }
     let mut at = Cursor { n: 0, used: 0 };
-    match entry {
-        Some(Ok(message)) => {
+    match taken {
+        Some(Taken::Message(message)) => {
             let written = describe(call, Kind::Message(&message), &mut at, false)
                 .and_then(|()| call.write_taken(1, at.used as u32));
             if let Err(e) = written {
@@ -241,20 +422,49 @@ fn take_one(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<boo
             peer.spare.put(message.into_arc());
             Ok(true)
         }
-        Some(Err(notice)) => {
-            let written =
-                describe(call, notice.kind(), &mut at, false).and_then(|()| call.write_taken(1, 0));
-            if let Err(e) = written {
-                put_back_one(peer, notice);
-                return Err(e);
-            }
-            trace::received(&notice);
-            finish_notice(peer, notice);
-            Ok(true)
-        }
+        Some(other) => take_other(peer, call, other),
         None if needed == 0 => Ok(false),
         None => Err(too_small(peer, call, needed)),
     }
+}
+
+/// Tells of a notice, a request, or a reply from the queue.
+#[inline(never)]
+fn take_other(peer: &Arc<Peer>, call: &mut Receive<'_>, taken: Taken) -> Result<bool> {
+    match taken {
+        Taken::Request(request) => {
+            begin_current(&request);
+            tell_request(peer, call, &request).inspect_err(|_| unserve(peer, &request))?;
+        }
+        Taken::Other(entry) => {
+            let mut at = Cursor { n: 0, used: 0 };
+            let written = describe(call, entry.kind(), &mut at, false)
+                .and_then(|()| call.write_taken(1, at.used as u32));
+            if let Err(e) = written {
+                put_back_one(peer, entry);
+                return Err(e);
+            }
+            trace::received(&entry);
+            finish_other(peer, call, entry);
+        }
+        Taken::Message(_) => (),
+    }
+    Ok(true)
+}
+
+/// Tells of a request that this peer has the token of.
+#[inline(always)]
+pub(crate) fn tell_request(peer: &Arc<Peer>, call: &Receive<'_>, request: &CallRef) -> Result {
+    let mut at = Cursor { n: 0, used: 0 };
+    describe_request(call, request, &mut at)?;
+    call.write_taken(1, at.used as u32)?;
+    if let Some(draft) = request.request() {
+        if !draft.get().is_plain() {
+            finish_message(peer, call, draft.get(), 0, false);
+        }
+    }
+    trace::request_received(request);
+    Ok(())
 }
 
 #[cold]
@@ -265,7 +475,7 @@ fn put_back_one(peer: &Arc<Peer>, entry: Entry) {
 }
 
 #[cold]
-fn too_small(peer: &Arc<Peer>, call: &Call<'_>, needed: usize) -> Error {
+fn too_small(peer: &Arc<Peer>, call: &Receive<'_>, needed: usize) -> Error {
     let needed = needed.min(u32::MAX as usize) as u32;
     if let Err(e) = call.write_taken(call.cmd.n_msgs, needed) {
         return e;
@@ -277,13 +487,21 @@ fn too_small(peer: &Arc<Peer>, call: &Call<'_>, needed: usize) -> Error {
     EMSGSIZE
 }
 
-/// Receives what is there, drops it, or shows it. False if there is nothing.
-fn take_many(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<bool> {
+/// Receives what is there, drops it, or shows it. False if there is nothing: then the thread is parked,
+/// if it is to be. A request is the last of what is received.
+#[inline(never)]
+fn take_many(
+    peer: &Arc<Peer>,
+    call: &mut Receive<'_>,
+    before: &mut impl Before,
+    receiver: Option<&Receiver>,
+) -> Result<bool> {
     let mut inner = peer.inner.lock();
-    let mut retired = None;
-    if let Err(e) = back.apply(peer, &mut inner, &mut retired) {
+    if let Err(e) = before.run(peer, &mut inner) {
         drop(inner);
-        call.restore_given();
+        if !before.has_given() {
+            call.restore_given();
+        }
         return Err(e);
     }
     let peeks = call.has(abi::BUS1_RECV_PEEK);
@@ -293,11 +511,12 @@ fn take_many(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<bo
         pop_writable(&mut inner)
     };
     peer.unlock_room(inner);
-    drop(retired);
     if peeks {
+        before.done(peer, false);
         return peek(peer, call);
     }
     if let Some(handle) = writable {
+        before.done(peer, false);
         return take_writable(peer, call, handle);
     }
     let drops = call.has(abi::BUS1_RECV_DROP);
@@ -305,31 +524,55 @@ fn take_many(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<bo
     let mut garbage = List::new();
     let mut at = Cursor { n: 0, used: 0 };
     let mut needed = 0;
+    let mut request = None;
 
-    while at.n < call.cmd.n_msgs {
+    while at.n < call.cmd.n_msgs && request.is_none() {
         let mut inner = peer.inner.lock();
         let entry = inner.queue.next(&mut garbage, |item| {
             needed = fit(call, item.kind(), at.used);
             needed == 0
         });
-        let kind = entry.as_ref().map(|entry| entry.kind());
-        if let (Some(Kind::Message(m)), false) = (kind, drops) {
-            m.take(&mut inner);
+        let taken = entry.map(|entry| {
+            if drops {
+                Taken::Other(entry)
+            } else {
+                Taken::new(entry, &mut inner)
+            }
+        });
+        let mut parked = false;
+        if let (None, 0, 0, Some(receiver)) = (&taken, at.n, needed, receiver) {
+            // SAFETY: The caller keeps it until it is out.
+            unsafe { park(peer, &mut inner, receiver) };
+            parked = true;
         }
         peer.unlock_room(inner);
+        before.done(peer, parked);
         if !garbage.is_empty() {
             peer.drop_items(
                 core::mem::replace(&mut garbage, List::new()),
                 abi::BUS1_WHY_DEAD,
             );
         }
-        let Some(kind) = kind else { break };
-        let written = describe(call, kind, &mut at, drops);
-        if let Some(entry) = entry {
-            hand.push_back(entry);
-        }
+        let written = match taken {
+            None => break,
+            Some(Taken::Request(taken)) => {
+                let written = describe_request(call, &taken, &mut at);
+                request = Some(taken);
+                written
+            }
+            Some(Taken::Message(message)) => {
+                let written = describe(call, Kind::Message(&message), &mut at, drops);
+                hand.push_back(message as Entry);
+                written
+            }
+            Some(Taken::Other(entry)) => {
+                let written = describe(call, entry.kind(), &mut at, drops);
+                hand.push_back(entry);
+                written
+            }
+        };
         if let Err(e) = written {
-            put_back(peer, hand, drops);
+            put_back_all(peer, request, hand, drops);
             return Err(e);
         }
     }
@@ -341,7 +584,7 @@ fn take_many(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<bo
         };
     }
     if let Err(e) = call.write_taken(at.n, at.used as u32) {
-        put_back(peer, hand, drops);
+        put_back_all(peer, request, hand, drops);
         return Err(e);
     }
     let mut used = 0;
@@ -356,10 +599,26 @@ fn take_many(peer: &Arc<Peer>, call: &mut Call<'_>, back: GiveBack) -> Result<bo
                 used = finish_message(peer, call, &message, used, drops);
                 peer.spare.put(message.into_arc());
             }
-            Err(notice) => finish_notice(peer, notice),
+            Err(other) => used = finish_dropped(peer, call, other, used, drops),
         }
     }
+    if let Some(request) = request {
+        begin_current(&request);
+        if let Some(draft) = request.request() {
+            finish_message(peer, call, draft.get(), used, false);
+        }
+        trace::request_received(&request);
+    }
     Ok(true)
+}
+
+/// The request first, so that it stands behind what came before it.
+#[cold]
+fn put_back_all(peer: &Arc<Peer>, request: Option<CallRef>, hand: Items, drops: bool) {
+    if let Some(request) = request {
+        unserve(peer, &request);
+    }
+    put_back(peer, hand, drops);
 }
 
 /// Takes the notice that a handle can be sent through again into the hand, if there is one. In the
@@ -374,7 +633,7 @@ fn pop_writable(inner: &mut Inner) -> Option<Writable> {
 
 /// Receives such a notice.
 #[cold]
-fn take_writable(peer: &Arc<Peer>, call: &mut Call<'_>, handle: Writable) -> Result<bool> {
+fn take_writable(peer: &Arc<Peer>, call: &mut Receive<'_>, handle: Writable) -> Result<bool> {
     let id = handle.id.load(Relaxed);
     let written = describe_writable(call, id).and_then(|()| call.write_taken(1, 0));
     let keep = handle.clone_arc();
@@ -397,7 +656,7 @@ fn take_writable(peer: &Arc<Peer>, call: &mut Call<'_>, handle: Writable) -> Res
 }
 
 /// Shows a message that stays where it is.
-fn peek(peer: &Arc<Peer>, call: &mut Call<'_>) -> Result<bool> {
+fn peek(peer: &Arc<Peer>, call: &mut Receive<'_>) -> Result<bool> {
     let item: Arc<DynItem> = {
         let mut inner = peer.inner.lock();
         match inner.queue.nth(call.cmd.index as usize) {
@@ -418,9 +677,9 @@ fn peek(peer: &Arc<Peer>, call: &mut Call<'_>) -> Result<bool> {
 /// A message was received, or dropped if the caller wants that. Returns where its part of buf[] ends,
 /// if another follows.
 #[inline(always)]
-fn finish_message(
+pub(crate) fn finish_message(
     peer: &Arc<Peer>,
-    call: &Call<'_>,
+    call: &Receive<'_>,
     m: &Message,
     used: usize,
     drops: bool,
@@ -444,9 +703,64 @@ fn finish_message(
     layout.end
 }
 
-/// A notice was received.
-fn finish_notice(peer: &Arc<Peer>, entry: Entry) {
+/// What is no message was received, or dropped. Returns where its part of buf[] ends.
+fn finish_dropped(
+    peer: &Arc<Peer>,
+    call: &Receive<'_>,
+    entry: Entry,
+    used: usize,
+    drops: bool,
+) -> usize {
+    let mut end = used;
+    if let Kind::Call(c) = entry.kind() {
+        let place = c.place.load(Relaxed);
+        if !drops {
+            end = finish_call(peer, call, c, used);
+        } else if let Some(message) = c.message() {
+            message.passed().finish(&mut peer.inner.lock(), false);
+        }
+        if drops {
+            match place {
+                QUEUED => {
+                    if let Some(call) = downcast_call(entry) {
+                        drop_request(&call, econnaborted());
+                    }
+                    return end;
+                }
+                NOTICE => c.place.store(TOLD, Relaxed),
+                _ => forget(peer, c),
+            }
+        }
+        return end;
+    }
+    finish_other(peer, call, entry);
+    end
+}
+
+/// A reply from the queue was received, if it is one.
+fn finish_call(peer: &Arc<Peer>, call: &Receive<'_>, c: &Call, used: usize) -> usize {
+    if c.place.load(Relaxed) != REPLY {
+        return used;
+    }
+    forget(peer, c);
+    match c.message() {
+        Some(message) => finish_message(peer, call, message, used, false),
+        None => used + c.inline_reply().len().next_multiple_of(8),
+    }
+}
+
+/// The call is known by its id no more.
+fn forget(peer: &Peer, c: &Call) {
+    let entry = peer.inner.lock().calls.remove(c.id.load(Relaxed));
+    drop(entry);
+}
+
+/// A notice, or a reply, was received.
+fn finish_other(peer: &Arc<Peer>, call: &Receive<'_>, entry: Entry) {
     match entry.kind() {
+        Kind::Call(c) => {
+            finish_call(peer, call, c, 0);
+        }
         Kind::Unused(n) => {
             let id = n.id.load(Relaxed);
             drop(entry);
@@ -504,6 +818,7 @@ fn put_back(peer: &Arc<Peer>, mut hand: Items, drops: bool) {
                 why = abi::BUS1_WHY_RELEASED;
                 (!drops && !m.untake(&mut inner), None)
             }
+            Kind::Call(c) => (!c.untake(&mut inner), None),
             #[cfg(CONFIG_KUNIT = "y")]
             Kind::Test(_) => (false, None),
         };

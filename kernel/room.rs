@@ -186,6 +186,15 @@ impl Inner {
         Ok(())
     }
 
+    /// Charges a call, until it is over. EAGAIN, ENXIO.
+    #[inline(always)]
+    pub(crate) fn charge_call(&mut self, a: AccountRef, from: &Peer, to: u64) -> Result {
+        if self.book.charge_low(a, from.id, &Amounts::MESSAGE, 0) {
+            return Ok(());
+        }
+        self.charge_by_rule(a, from.id, to, &Amounts::MESSAGE)
+    }
+
     #[inline(never)]
     fn charge_by_rule(&mut self, a: AccountRef, from: u64, to: u64, what: &Amounts) -> Result {
         let left = self.left();

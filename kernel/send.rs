@@ -30,13 +30,16 @@ use kernel::prelude::*;
 use kernel::sync::barrier::smp_mb;
 use kernel::sync::Arc;
 
-const WAIT: u64 = abi::BUS1_SEND_WAIT as u64;
+pub(crate) const WAIT: u64 = abi::BUS1_SEND_WAIT as u64;
 const NOTIFY: u64 = abi::BUS1_SEND_NOTIFY as u64;
 const PARTIAL: u64 = abi::BUS1_SEND_PARTIAL as u64;
 const ORDERED: u64 = abi::BUS1_SEND_ORDERED as u64;
 
+/// Flags that a request can not have.
+pub(crate) const NOT_FOR_CALLS: u64 = PARTIAL | ORDERED | NOTIFY;
+
 #[inline]
-fn check(cmd: &bus1_cmd_send) -> Result {
+pub(crate) fn check(cmd: &bus1_cmd_send) -> Result {
     const MANY: u64 = PARTIAL | ORDERED;
 
     if cmd.flags & !(MANY | WAIT | NOTIFY | BODY_FLAGS) != 0
@@ -76,7 +79,7 @@ fn check(cmd: &bus1_cmd_send) -> Result {
 
 /// Nothing is asked for but bytes, in one part, to one destination; `n_handles` apart.
 #[inline(always)]
-fn is_common(cmd: &bus1_cmd_send) -> bool {
+pub(crate) fn is_common(cmd: &bus1_cmd_send) -> bool {
     let none = cmd.flags
         | cmd.dests
         | cmd.errors
@@ -133,7 +136,7 @@ fn try_send(
 }
 
 /// What a message would take at a receiver.
-fn need(cmd: &bus1_cmd_send, payload: &Payload) -> Amounts {
+pub(crate) fn need(cmd: &bus1_cmd_send, payload: &Payload) -> Amounts {
     Amounts::of(payload.len(), cmd.n_handles, cmd.n_fds)
 }
 
@@ -177,7 +180,12 @@ fn notify(peer: &Arc<Peer>, dest: u64, need: &Amounts) -> Result {
 }
 
 /// Waits until it is worth to try again. EINTR, ETIMEDOUT, ENOMEM, and those of the destination.
-fn wait(peer: &Arc<Peer>, dest: u64, need: &Amounts, deadline: u64) -> Result<Option<Arc<Gate>>> {
+pub(crate) fn wait(
+    peer: &Arc<Peer>,
+    dest: u64,
+    need: &Amounts,
+    deadline: u64,
+) -> Result<Option<Arc<Gate>>> {
     let to = target(peer, dest)?;
     let mut gate = Gate::new()?;
     let waiter = Waiter::Thread(&mut gate);
@@ -196,7 +204,7 @@ fn wait(peer: &Arc<Peer>, dest: u64, need: &Amounts, deadline: u64) -> Result<Op
 /// Where a message to an id goes. ENXIO, EPERM; at the first one through a handle EHOSTUNREACH and
 /// ENOMEM, too.
 #[inline(always)]
-fn target(peer: &Arc<Peer>, dest: u64) -> Result<Target> {
+pub(crate) fn target(peer: &Arc<Peer>, dest: u64) -> Result<Target> {
     let inner = peer.inner.lock();
     let (node, account) = inner.resolve(dest)?;
     let node = node.clone();
@@ -214,9 +222,7 @@ fn send_plain(peer: &Peer, to: Target, payload: &Payload, priority: u8) -> Resul
     let Target { node, account } = to;
     let mut draft = Draft::new(peer, node, payload.len(), priority, 0)?;
     draft.fill(peer, account, payload)?;
-    if let Some(waiter) = draft.link(peer, account, None)? {
-        waiter.wake();
-    }
+    draft.link(peer, account, None)?.wake();
     Ok(())
 }
 
@@ -261,36 +267,38 @@ fn send_handle(peer: &Arc<Peer>, cmd: &bus1_cmd_send, payload: &Payload) -> Resu
     restrict(&mut grant, &pass)?;
     let mut draft = Draft::new(peer, node, payload.len(), cmd.priority as u8, 1)?;
     draft.fill(peer, account, payload)?;
-    let waiter = match draft.link_known(peer, account, &grant) {
-        Ok(waiter) => waiter,
+    let woken = match draft.link_known(peer, account, &grant) {
+        Ok(woken) => woken,
         Err(mut draft) => {
             draft.book(peer, account)?;
             draft.admit(&grant)?;
             draft.link(peer, account, None)?
         }
     };
-    if let Some(waiter) = waiter {
-        waiter.wake();
-    }
+    woken.wake();
     note_all_passed(peer, core::slice::from_ref(&grant));
     Ok(true)
 }
 
 /// Everything that a send brings to each of its destinations.
-struct Load<'a> {
+pub(crate) struct Load<'a> {
     payload: &'a Payload,
     priority: u8,
     passes: Several<bus1_pass>,
     /// Dropped after everything else is done: as long as they live no node becomes unused.
-    grants: Several<Grant>,
-    files: Several<FileRef>,
-    body: Option<Body>,
+    pub(crate) grants: Several<Grant>,
+    pub(crate) files: Several<FileRef>,
+    pub(crate) body: Option<Body>,
     /// Made when a node asks for it.
     stamp: Option<Stamp>,
 }
 
 impl<'a> Load<'a> {
-    fn read(peer: &Arc<Peer>, cmd: &bus1_cmd_send, payload: &'a Payload) -> Result<Self> {
+    pub(crate) fn read(
+        peer: &Arc<Peer>,
+        cmd: &bus1_cmd_send,
+        payload: &'a Payload,
+    ) -> Result<Self> {
         let passes: Several<bus1_pass> = read_several(cmd.handles, cmd.n_handles as usize)?;
         let files = read_files(cmd.fds, cmd.n_fds as usize)?;
         let mut grants = Several::new(passes.len())?;
@@ -311,8 +319,18 @@ impl<'a> Load<'a> {
         })
     }
 
+    /// There is more to it for that node than its payload.
+    pub(crate) fn is_more_than_bytes(&self, node: &NodeRef) -> bool {
+        let root = node.root();
+        !self.grants.is_empty()
+            || !self.files.is_empty()
+            || self.body.is_some()
+            || root.wants_creds
+            || root.buffer.is_some()
+    }
+
     /// A message to a node, with all that may take the caller's memory or time.
-    fn prepare(&mut self, peer: &Peer, to: Target) -> Result<Draft> {
+    pub(crate) fn prepare(&mut self, peer: &Peer, to: Target) -> Result<Draft> {
         if to.node.root().buffer.is_some() {
             return Err(eopnotsupp());
         }
@@ -339,7 +357,7 @@ impl<'a> Load<'a> {
 
     /// Announces the handles to the receiver. When all of the caller's memory has been read, for all
     /// destinations: what is announced and does not come is in the receiver's way.
-    fn announce(&self, draft: &mut Draft) -> Result {
+    pub(crate) fn announce(&self, draft: &mut Draft) -> Result {
         if !self.grants.is_empty() {
             let passed = PassedList::admit(&draft.node().owner, &self.grants)?;
             draft.set_passed(passed);
@@ -348,7 +366,7 @@ impl<'a> Load<'a> {
     }
 
     /// Takes the counts that are to move.
-    fn start_moves(&self, peer: &Arc<Peer>) -> Result<Moving> {
+    pub(crate) fn start_moves(&self, peer: &Arc<Peer>) -> Result<Moving> {
         let moves = |pass: &&bus1_pass| pass.flags & abi::BUS1_PASS_MOVE != 0;
         let n = self.passes.iter().filter(moves).count();
         if n == 0 {
@@ -360,7 +378,7 @@ impl<'a> Load<'a> {
 
 /// The count of the one-shot handle that a message is sent through, if it is one: it goes with the
 /// message. To be taken when nothing else can stall.
-fn start_once(peer: &Arc<Peer>, id: u64, node: &NodeRef) -> Result<Moving> {
+pub(crate) fn start_once(peer: &Arc<Peer>, id: u64, node: &NodeRef) -> Result<Moving> {
     if !node.is_once {
         return Ok(Moving::none());
     }
@@ -377,7 +395,7 @@ fn start_once(peer: &Arc<Peer>, id: u64, node: &NodeRef) -> Result<Moving> {
 }
 
 /// The message is sent.
-fn finish_once(node: &NodeRef, count: Moving) {
+pub(crate) fn finish_once(node: &NodeRef, count: Moving) {
     if node.is_once {
         drop(count.finish());
         finish_spent(node);
@@ -391,9 +409,7 @@ fn send_one(peer: &Arc<Peer>, dest: u64, mut load: Load<'_>) -> Result {
     load.announce(&mut draft)?;
     let moving = load.start_moves(peer)?;
     let once = start_once(peer, dest, &node)?;
-    if let Some(waiter) = draft.link(peer, account, None)? {
-        waiter.wake();
-    }
+    draft.link(peer, account, None)?.wake();
     drop(moving.finish());
     finish_once(&node, once);
     note_all_passed(peer, &load.grants);
@@ -583,7 +599,7 @@ fn link_all(
     for fate in fates.iter() {
         if let Fate::Linked(message) = fate {
             let owner = &message.node.owner;
-            if owner.wait.is_active() {
+            if owner.has_waiters() {
                 owner.wake();
             }
         }

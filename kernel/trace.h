@@ -17,7 +17,10 @@
 	{ BUS1_MSG_DATA,		"message" },			\
 	{ BUS1_MSG_NODE_DEAD,		"node-dead" },			\
 	{ BUS1_MSG_NODE_UNUSED,		"node-unused" },		\
-	{ BUS1_MSG_ONCE_DROPPED,	"once-dropped" })
+	{ BUS1_MSG_ONCE_DROPPED,	"once-dropped" },		\
+	{ BUS1_MSG_CALL,		"call" },			\
+	{ BUS1_MSG_REPLY,		"reply" },			\
+	{ BUS1_MSG_CANCELLED,		"cancelled" })
 
 #define bus1_show_why(why) __print_symbolic(why,			\
 	{ BUS1_WHY_DEAD,		"node-died" },			\
@@ -195,6 +198,61 @@ TRACE_EVENT(bus1_refused,
 	),
 	TP_printk("peer=%llu resource=%s error=%d", __entry->peer,
 		  bus1_show_resource(__entry->resource), __entry->error)
+);
+
+TRACE_EVENT(bus1_call,
+	TP_PROTO(u64 msg, u64 chain, u32 depth, bool async, u64 caller,
+		 u64 server, u64 node, u32 len),
+	TP_ARGS(msg, chain, depth, async, caller, server, node, len),
+	TP_STRUCT__entry(
+		__field(u64, msg)
+		__field(u64, chain)
+		__field(u64, caller)
+		__field(u64, server)
+		__field(u64, node)
+		__field(u32, len)
+		__field(u8, depth)
+		__field(bool, async)
+	),
+	TP_fast_assign(
+		__entry->msg = msg;
+		__entry->chain = chain;
+		__entry->caller = caller;
+		__entry->server = server;
+		__entry->node = node;
+		__entry->len = len;
+		__entry->depth = depth;
+		__entry->async = async;
+	),
+	TP_printk("msg=%llu chain=%llu depth=%u async=%d caller=%llu server=%llu node=%llu len=%u",
+		  __entry->msg, __entry->chain, __entry->depth, __entry->async,
+		  __entry->caller, __entry->server, __entry->node,
+		  __entry->len)
+);
+
+TRACE_EVENT(bus1_reply,
+	TP_PROTO(u64 msg, u64 chain, u64 server, u64 caller, u32 len,
+		 int error),
+	TP_ARGS(msg, chain, server, caller, len, error),
+	TP_STRUCT__entry(
+		__field(u64, msg)
+		__field(u64, chain)
+		__field(u64, server)
+		__field(u64, caller)
+		__field(u32, len)
+		__field(int, error)
+	),
+	TP_fast_assign(
+		__entry->msg = msg;
+		__entry->chain = chain;
+		__entry->server = server;
+		__entry->caller = caller;
+		__entry->len = len;
+		__entry->error = error;
+	),
+	TP_printk("msg=%llu chain=%llu server=%llu caller=%llu len=%u error=%d",
+		  __entry->msg, __entry->chain, __entry->server,
+		  __entry->caller, __entry->len, __entry->error)
 );
 
 #endif /* _BUS1_TRACE_H */

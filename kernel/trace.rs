@@ -14,6 +14,7 @@
 //! events they begin anew.
 
 use crate::abi;
+use crate::call::{Call, NOTICE, REPLY, TOLD};
 use crate::item::{AsDyn, Commit, DynItem, Item};
 use crate::message::{Kind, Message};
 use crate::peer::Peer;
@@ -36,6 +37,8 @@ extern "C" {
     static __tracepoint_bus1_receive: bindings::tracepoint;
     static __tracepoint_bus1_drop: bindings::tracepoint;
     static __tracepoint_bus1_refused: bindings::tracepoint;
+    static __tracepoint_bus1_call: bindings::tracepoint;
+    static __tracepoint_bus1_reply: bindings::tracepoint;
 }
 
 /// Whether an event is on.
@@ -123,8 +126,29 @@ fn describe(item: &DynItem) -> (u64, u32, u64) {
             };
             (n.owner.id, kind, n.id.load(Relaxed))
         }
+        Kind::Call(c) => describe_call(c),
         #[cfg(CONFIG_KUNIT = "y")]
         Kind::Test(_) => (0, 0, 0),
+    }
+}
+
+fn describe_call(c: &Call) -> (u64, u32, u64) {
+    let server = c.node.owner.id;
+    match c.place.load(Relaxed) {
+        REPLY => (c.caller.id, abi::BUS1_MSG_REPLY, c.id.load(Relaxed)),
+        NOTICE | TOLD => (server, abi::BUS1_MSG_CANCELLED, c.token.load(Relaxed)),
+        _ => (server, abi::BUS1_MSG_CALL, c.node.root().id.load(Relaxed)),
+    }
+}
+
+/// The id in the trace.
+fn id_of<T: ?Sized>(item: &ListArc<Item<T>>) -> u64
+where
+    Item<T>: AsDyn,
+{
+    match item.as_dyn().kind() {
+        Kind::Call(c) => c.trace_id.load(Relaxed),
+        _ => Id::get(item),
     }
 }
 
@@ -226,7 +250,7 @@ where
     Item<T>: AsDyn,
 {
     if is_on!(__tracepoint_bus1_receive) {
-        fire_received(Id::get(item), item.as_dyn());
+        fire_received(id_of(item), item.as_dyn());
     }
 }
 
@@ -244,7 +268,7 @@ where
     Item<T>: AsDyn,
 {
     if is_on!(__tracepoint_bus1_drop) {
-        fire_dropped(Id::get(item), item.as_dyn(), why);
+        fire_dropped(id_of(item), item.as_dyn(), why);
     }
 }
 
@@ -253,6 +277,73 @@ where
 fn fire_dropped(msg: u64, item: &DynItem, why: u32) {
     let (peer, kind, id) = describe(item);
     fire!(rust_do_trace_bus1_drop(msg, peer, kind, id, why));
+}
+
+/// A request is about to be linked, or given to a thread.
+#[inline(always)]
+pub(crate) fn called(from: &Peer, call: &Call) {
+    if is_on!(__tracepoint_bus1_call) {
+        fire_called(from, call);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn fire_called(from: &Peer, call: &Call) {
+    let id = new_number();
+    call.trace_id.store(id, Relaxed);
+    let node = call.node.root();
+    fire!(rust_do_trace_bus1_call(
+        id,
+        call.chain,
+        u32::from(call.depth),
+        call.terms.is_async,
+        from.id,
+        node.owner.id,
+        node.id.load(Relaxed),
+        call.len,
+    ));
+}
+
+/// User space has a request.
+#[inline(always)]
+pub(crate) fn request_received(call: &Call) {
+    if is_on!(__tracepoint_bus1_receive) {
+        fire_request_received(call);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn fire_request_received(call: &Call) {
+    fire!(rust_do_trace_bus1_receive(
+        call.trace_id.load(Relaxed),
+        call.node.owner.id,
+        abi::BUS1_MSG_CALL,
+        call.node.root().id.load(Relaxed),
+    ));
+}
+
+/// A call has come to a result, under the server's lock if it is a reply.
+#[inline(always)]
+pub(crate) fn replied(server: &Peer, call: &Call) {
+    if is_on!(__tracepoint_bus1_reply) {
+        fire_replied(server, call);
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn fire_replied(server: &Peer, call: &Call) {
+    let reply = call.reply();
+    fire!(rust_do_trace_bus1_reply(
+        call.trace_id.load(Relaxed),
+        call.chain,
+        server.id,
+        call.caller.id,
+        reply.len,
+        reply.error.map_or(0, |e| e.to_errno()),
+    ));
 }
 
 /// A limit was reached: of a peer, or of a user if that is 0. `resource` is one of `enum

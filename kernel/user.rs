@@ -128,6 +128,10 @@ pub(crate) fn write_u64(addr: u64, value: u64) -> Result {
     UserSlice::new(ptr(addr), 8).writer().write(&value)
 }
 
+pub(crate) fn put_u64(place: UserPtr, value: u64) -> Result {
+    UserSlice::new(place, 8).writer().write(&value)
+}
+
 /// Zeroes user memory.
 pub(crate) fn clear(addr: u64, len: usize) -> Result {
     // SAFETY: Checks the address itself.

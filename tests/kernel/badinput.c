@@ -303,7 +303,7 @@ static const struct command {
 	struct field fields[20];
 } commands[] = {
 	{ "NODE_CREATE", BUS1_CMD_NODE_CREATE, good_create, {
-		FLAGS(node, flags, BUS1_NODE_CREDS), ZERO(node, id), END } },
+		FLAGS(node, flags, BUS1_NODE_CREDS | BUS1_NODE_NO_INHERIT), ZERO(node, id), END } },
 	{ "HANDLE_MINT", BUS1_CMD_HANDLE_MINT, good_mint, {
 		FLAGS(mint, flags, BUS1_MINT_ONCE), ZERO(mint, id), END } },
 	{ "NODE_DESTROY", BUS1_CMD_NODE_DESTROY, good_destroy, IDS(BUS1_DESTROY_UNUSED, 2) },
@@ -377,7 +377,7 @@ static const struct command {
 		ZERO(info, flags), ZERO(info, pool_size), ZERO(info, pool_pages),
 		ZERO(info, pool_used), ZERO(info, n_nodes), ZERO(info, n_handles),
 		ZERO(info, n_queued), ZERO(info, n_slices), ZERO(info, max_inline),
-		ZERO(info, reserved), END } },
+		ZERO(info, n_calls), END } },
 };
 
 static void set(union arg *arg, const struct field *f, u64 value)

@@ -22,7 +22,7 @@ TEST("OBJ-1 opening the device makes a peer that has nothing")
 	EQ(info.n_handles, 0);
 	EQ(info.n_queued, 0);
 	EQ(info.n_slices, 0);
-	EQ(info.reserved, 0);
+	EQ(info.n_calls, 0);
 	GT(info.max_inline, 0);
 	NOTHING(&a);
 }

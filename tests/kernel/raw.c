@@ -67,7 +67,7 @@ AT(bus1_cmd_send, priority, 88);
 AT(bus1_cmd_send, deadline, 96);
 AT(bus1_cmd_send, body_offset, 104);
 AT(bus1_cmd_send, body_len, 112);
-SIZE(bus1_msg, 104);
+SIZE(bus1_msg, 128);
 AT(bus1_msg, id, 8);
 AT(bus1_msg, slice, 24);
 AT(bus1_msg, len, 40);
@@ -79,6 +79,10 @@ AT(bus1_msg, creds, 80);
 AT(bus1_msg, priority, 84);
 AT(bus1_msg, body_offset, 88);
 AT(bus1_msg, body_len, 96);
+AT(bus1_msg, token, 104);
+AT(bus1_msg, chain, 112);
+AT(bus1_msg, error, 120);
+AT(bus1_msg, n_leases, 124);
 SIZE(bus1_handle, 24);
 AT(bus1_handle, flags, 16);
 AT(bus1_handle, rights, 20);
@@ -94,6 +98,34 @@ SIZE(bus1_cmd_info, BUS1_CMD_INFO_VER0);
 AT(bus1_cmd_info, pool_used, 24);
 AT(bus1_cmd_info, n_nodes, 32);
 AT(bus1_cmd_info, max_inline, 48);
+AT(bus1_cmd_info, n_calls, 52);
+SIZE(bus1_lease, 24);
+AT(bus1_lease, len, 8);
+AT(bus1_lease, flags, 16);
+AT(bus1_lease, reserved, 20);
+SIZE(bus1_cmd_call, BUS1_CMD_CALL_VER0);
+AT(bus1_cmd_call, recv, 120);
+AT(bus1_cmd_call, flags, 200);
+AT(bus1_cmd_call, id, 208);
+AT(bus1_cmd_call, parent, 216);
+AT(bus1_cmd_call, cookie, 224);
+AT(bus1_cmd_call, reply_size, 232);
+AT(bus1_cmd_call, reply_handles, 240);
+AT(bus1_cmd_call, reply_fds, 244);
+AT(bus1_cmd_call, leases, 248);
+AT(bus1_cmd_call, n_leases, 256);
+AT(bus1_cmd_call, reserved, 260);
+SIZE(bus1_cmd_reply, BUS1_CMD_REPLY_VER0);
+AT(bus1_cmd_reply, recv, 120);
+AT(bus1_cmd_reply, flags, 200);
+AT(bus1_cmd_reply, id, 208);
+SIZE(bus1_cmd_lease, BUS1_CMD_LEASE_VER0);
+AT(bus1_cmd_lease, token, 8);
+AT(bus1_cmd_lease, offset, 16);
+AT(bus1_cmd_lease, data, 24);
+AT(bus1_cmd_lease, len, 32);
+AT(bus1_cmd_lease, index, 40);
+AT(bus1_cmd_lease, reserved, 44);
 
 _Static_assert(BUS1_CMD_NODE_CREATE == 0xc018b900, "the number of a command");
 _Static_assert(BUS1_CMD_NODE_DESTROY == 0x4018b901, "the number of a command");
@@ -109,6 +141,10 @@ _Static_assert(BUS1_CMD_HANDLE_IMPORT == 0xc028b90a, "the number of a command");
 _Static_assert(BUS1_CMD_PEER_SETUP == 0x4008b90b, "the number of a command");
 _Static_assert(BUS1_CMD_BUFFER_CREATE == 0xc028b90c, "the number of a command");
 _Static_assert(BUS1_CMD_BUFFER_OPEN == 0xc020b90d, "the number of a command");
+_Static_assert(BUS1_CMD_CALL == 0xc108b90e, "the number of a command");
+_Static_assert(BUS1_CMD_REPLY == 0xc0d8b90f, "the number of a command");
+_Static_assert(BUS1_CMD_CALL_CANCEL == 0x4018b910, "the number of a command");
+_Static_assert(BUS1_CMD_LEASE == 0x4030b911, "the number of a command");
 
 const u64 bad_addresses[] = {
 	8,				/* the page that nobody maps */
@@ -401,9 +437,9 @@ int recv_cmd(const struct peer *p, struct bus1_cmd_recv *cmd)
 	return raw(p, BUS1_CMD_RECV, cmd);
 }
 
-static int recv_one(const struct peer *p, struct in *in, u64 flags, u64 deadline, u32 index)
+struct bus1_cmd_recv recv_into(struct in *in, u64 flags, u64 deadline)
 {
-	struct bus1_cmd_recv cmd = {
+	return (struct bus1_cmd_recv){
 		.flags = flags,
 		.deadline = deadline,
 		.msgs = PTR(&in->m),
@@ -411,14 +447,13 @@ static int recv_one(const struct peer *p, struct in *in, u64 flags, u64 deadline
 		.n_msgs = 1,
 		.msg_size = sizeof(in->m),
 		.buf_size = sizeof(in->buf),
-		.index = index,
 	};
-	int r = recv_cmd(p, &cmd);
+}
 
-	if (r)
-		return r;
-	EQ(cmd.n_msgs, 1);
-	LE(cmd.buf_used, cmd.buf_size);
+void recv_found(const struct peer *p, struct in *in, const struct bus1_cmd_recv *cmd)
+{
+	EQ(cmd->n_msgs, 1);
+	LE(cmd->buf_used, cmd->buf_size);
 	EQ(in->m.offset % 8, 0);
 	in->fds = NULL;
 	in->creds = NULL;
@@ -431,30 +466,42 @@ static int recv_one(const struct peer *p, struct in *in, u64 flags, u64 deadline
 			LE(in->m.offset + in->m.len, p->pool_size);
 		in->data = p->pool ? p->pool + in->m.offset : NULL;
 	} else {
-		LE(in->m.offset + in->m.len, cmd.buf_used);
+		LE(in->m.offset + in->m.len, cmd->buf_used);
 		in->data = (u8 *)in->buf + in->m.offset;
 	}
 	if (in->m.n_handles && !(in->m.flags & BUS1_MSG_F_PEEKED)) {
 		EQ(in->m.handles % 8, 0);
-		LE(in->m.handles + in->m.n_handles * sizeof(*in->h), cmd.buf_used);
+		LE(in->m.handles + in->m.n_handles * sizeof(*in->h), cmd->buf_used);
 	}
 	in->h = (void *)((u8 *)in->buf + in->m.handles);
 	if (in->m.n_fds && !(in->m.flags & (BUS1_MSG_F_PEEKED | BUS1_MSG_F_FDS_CLOSED))) {
-		CHECK(flags & (in->m.flags & BUS1_MSG_F_MEMFD ? BUS1_RECV_FDS | BUS1_RECV_MEMFD :
-								BUS1_RECV_FDS));
+		CHECK(cmd->flags &
+		      (in->m.flags & BUS1_MSG_F_MEMFD ? BUS1_RECV_FDS | BUS1_RECV_MEMFD :
+							BUS1_RECV_FDS));
 		EQ(in->m.fds % 8, 0);
-		LE(in->m.fds + in->m.n_fds * sizeof(*in->fds), cmd.buf_used);
+		LE(in->m.fds + in->m.n_fds * sizeof(*in->fds), cmd->buf_used);
 		in->fds = (void *)((u8 *)in->buf + in->m.fds);
 	}
 	if (in->m.flags & BUS1_MSG_F_CREDS) {
 		EQ(in->m.creds % 8, 0);
-		LE(in->m.creds + sizeof(*in->creds), cmd.buf_used);
+		LE(in->m.creds + sizeof(*in->creds), cmd->buf_used);
 		in->creds = (void *)((u8 *)in->buf + in->m.creds);
 		EQ(in->creds->reserved, 0);
 		LE(in->m.creds + sizeof(*in->creds) + (in->creds->label_len + 7ULL) / 8 * 8,
-		   cmd.buf_used);
+		   cmd->buf_used);
 	}
-	return 0;
+}
+
+static int recv_one(const struct peer *p, struct in *in, u64 flags, u64 deadline, u32 index)
+{
+	struct bus1_cmd_recv cmd = recv_into(in, flags, deadline);
+	int r;
+
+	cmd.index = index;
+	r = recv_cmd(p, &cmd);
+	if (!r)
+		recv_found(p, in, &cmd);
+	return r;
 }
 
 int recv_now(const struct peer *p, struct in *in)
@@ -665,13 +712,17 @@ bool readable(const struct peer *p)
 
 #define FAILED(...) test_fail(file, line, __VA_ARGS__)
 
-static const char *type_name(u32 type)
+const char *type_name(u32 type)
 {
 	switch (type) {
 	case BUS1_MSG_DATA: return "DATA";
 	case BUS1_MSG_NODE_DEAD: return "NODE_DEAD";
 	case BUS1_MSG_NODE_UNUSED: return "NODE_UNUSED";
 	case BUS1_MSG_ONCE_DROPPED: return "ONCE_DROPPED";
+	case BUS1_MSG_WRITABLE: return "WRITABLE";
+	case BUS1_MSG_CALL: return "CALL";
+	case BUS1_MSG_REPLY: return "REPLY";
+	case BUS1_MSG_CANCELLED: return "CANCELLED";
 	default: return "a type unknown";
 	}
 }
@@ -833,6 +884,7 @@ void same_info(const char *file, int line, const char *what, const struct peer *
 	SAME(n_queued);
 	SAME(n_slices);
 	SAME(max_inline);
+	SAME(n_calls);
 #undef SAME
 }
 

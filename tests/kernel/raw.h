@@ -128,6 +128,9 @@ struct in {
 };
 
 int recv_cmd(const struct peer *p, struct bus1_cmd_recv *cmd);
+/* What receives one message into `in`; what a command with that has put there. */
+struct bus1_cmd_recv recv_into(struct in *in, u64 flags, u64 deadline);
+void recv_found(const struct peer *p, struct in *in, const struct bus1_cmd_recv *cmd);
 /*
  * One message: without waiting, with more flags than that; waiting up to a
  * deadline of many seconds.
@@ -183,6 +186,9 @@ bool readable(const struct peer *p);
 /* A message without text; the ids of its handles are stored. */
 #define GOT_IDS(p, node, ids, n) got_ids(__FILE__, __LINE__, p, node, ids, n)
 #define GOT_ID(p, node) got_id(__FILE__, __LINE__, p, node)
+
+/* The name of a BUS1_MSG_*. */
+const char *type_name(u32 type);
 
 void got_text(const char *file, int line, const struct peer *p, u64 node, const char *text);
 void got_notice(const char *file, int line, const struct peer *p, u32 type, u64 id,

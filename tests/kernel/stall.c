@@ -4,10 +4,9 @@
  * nobody else. The memory belongs to a userfaultfd, so that the stall lasts
  * for as long as a test wants it to.
  */
-#include "raw.h"
+#include "tar.h"
 
 #include <fcntl.h>
-#include <linux/userfaultfd.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -16,51 +15,6 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-enum { PAGES = 8 };
-
-/* Memory of which the first page is there, and the others are not. */
-struct tar {
-	int fd;
-	u8 *mem;
-	size_t size;
-};
-
-static struct tar tar_new(void)
-{
-	struct tar t = { .size = PAGES * page_size() };
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-
-	t.fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	if (t.fd < 0)
-		SKIP("userfaultfd: %s", strerrorname_np(errno));
-	OK(SYS(ioctl(t.fd, UFFDIO_API, &api)));
-	t.mem = mmap(NULL, t.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	CHECK(t.mem != MAP_FAILED);
-	memset(t.mem, 0xaa, page_size());
-	reg.range.start = PTR(t.mem) + page_size();
-	reg.range.len = t.size - page_size();
-	OK(SYS(ioctl(t.fd, UFFDIO_REGISTER, &reg)));
-	return t;
-}
-
-/* Until somebody has run into it. */
-static void tar_wait(const struct tar *t)
-{
-	struct pollfd pfd = { .fd = t->fd, .events = POLLIN };
-
-	EQ(poll(&pfd, 1, (int)(30000 * test_slow())), 1);
-}
-
-/* It is memory like any other from now on. */
-static void tar_melt(struct tar *t)
-{
-	struct uffdio_range range = { PTR(t->mem) + page_size(), t->size - page_size() };
-
-	OK(SYS(ioctl(t->fd, UFFDIO_UNREGISTER, &range)));
-	close(t->fd);
-}
 
 struct stalled {
 	struct test_thread thread;

@@ -1,0 +1,859 @@
+// SPDX-License-Identifier: GPL-2.0-only
+
+//! Calls: a request that waits for its reply (CALL-1 to CALL-5, CALL-7).
+//!
+//! A [`Call`] is one allocation: the request that is queued at the server, what the server's token
+//! stands for, the place for the reply, and the notice that the caller has left. Small payloads are in
+//! it, both ways; a larger request, or a reply that space was set aside for, is a [`Draft`] that
+//! it keeps, which is never linked by itself.
+//!
+//! # Who ends it
+//!
+//! What a call comes to is decided by one word, `outcome`:
+//!
+//! | | the caller's thread | |
+//! |---|---|---|
+//! | `WAITING` | sleeps in the command, and is to be woken | |
+//! | `AWAY` | does not: the call is asynchronous, was interrupted, or the thread serves a nested request | |
+//! | `DONE` | | there is a result |
+//! | `LEFT` | | the caller wants none any more |
+//!
+//! The caller alone sets `LEFT`, and goes from `WAITING` to `AWAY` and back; `DONE` is set by who has
+//! the *right to answer*, and there is one such at any time: whoever takes the request off the
+//! queue to drop it, or takes the token out of the server's table. He writes the result before that, and nothing after.
+//! Each step is one compare-and-swap, so that the two sides need no common lock, a call ends exactly
+//! once, and nobody waits for anybody.
+//!
+//! # Where it stands
+//!
+//! `place` and `token` are under the server's lock, but for [`REPLY`]: then the call stands in its
+//! caller's queue, and under that lock. Both peers' locks are never held together.
+//!
+//! The table of calls has a free slot for each request in the queue, made by who sends it, so that
+//! receiving one takes no memory.
+
+use crate::abi;
+use crate::errno::{econnaborted, econnreset, ehostunreach};
+use crate::ids::{Growth, Hashed};
+use crate::inherit::{self, Priority};
+use crate::item::{Deliver, Entry, Item, Ready, Tag};
+use crate::lease::Leases;
+use crate::limits::Limit;
+use crate::message::{Draft, Kind, Message, INLINE};
+use crate::node::NodeRef;
+use crate::park::Waker;
+use crate::peer::{Inner, Peer, Woken};
+use crate::quota::Amounts;
+use crate::room::AccountRef;
+use crate::trace;
+use core::cell::UnsafeCell;
+use core::mem::MaybeUninit;
+use core::ptr;
+use kernel::list::ListArc;
+use kernel::prelude::*;
+use kernel::sync::atomic::{ordering, ordering::Relaxed, Atomic};
+use kernel::sync::{Arc, UniqueArc};
+use kernel::types::Opaque;
+
+pub(crate) type CallRef = Arc<Item<Call>>;
+
+/// For who has made it.
+pub(crate) const WAITING: u32 = 0;
+pub(crate) const AWAY: u32 = 1;
+pub(crate) const DONE: u32 = 2;
+pub(crate) const LEFT: u32 = 3;
+
+/// Not linked yet.
+const NEW: i8 = 0;
+/// The request is in the server's queue, or was taken off to be dropped.
+pub(crate) const QUEUED: i8 = 1;
+/// The server has its token: it was received; or the notice that the caller has left is in the
+/// server's queue; or was received.
+pub(crate) const SERVED: i8 = 2;
+pub(crate) const NOTICE: i8 = 3;
+pub(crate) const TOLD: i8 = 4;
+/// Not at the server any more.
+const OVER: i8 = 5;
+/// The reply is in the caller's queue, or in the hand of a receiver.
+pub(crate) const REPLY: i8 = 6;
+
+/// How much a reply may be.
+#[derive(Clone, Copy)]
+pub(crate) struct Most {
+    pub(crate) len: u32,
+    pub(crate) handles: u8,
+    pub(crate) files: u8,
+}
+
+/// What a reply is, written by who has the right to answer.
+pub(crate) struct Reply {
+    /// Set aside by the caller: for replies that are not small, or bring something.
+    pub(crate) draft: Option<Draft>,
+    /// If it is in the call itself.
+    pub(crate) len: u32,
+    pub(crate) has_draft: bool,
+    /// `BUS1_MSG_F_*`.
+    pub(crate) flags: u32,
+    pub(crate) error: Option<Error>,
+}
+
+/// How a result comes to its caller.
+pub(crate) enum Came {
+    /// It is to be woken.
+    Waiting(Option<Waker>),
+    /// It comes back, or the call is asynchronous: then the result is to be [delivered](deliver).
+    Away,
+    /// It has left.
+    Late,
+}
+
+/// What is particular to a call.
+pub(crate) struct Terms {
+    pub(crate) cookie: u64,
+    pub(crate) priority: u8,
+    pub(crate) is_async: bool,
+    pub(crate) nests: bool,
+    /// Of the caller's buf[], for a nested request.
+    pub(crate) room: u32,
+    pub(crate) most: Most,
+}
+
+#[pin_data(PinnedDrop)]
+pub(crate) struct Call {
+    pub(crate) caller: Arc<Peer>,
+    /// Or the facet that the request was sent to.
+    pub(crate) node: NodeRef,
+    /// Of the caller at the server. The call is charged there until it is over.
+    account: AccountRef,
+    pub(crate) parent: Option<CallRef>,
+    pub(crate) chain: u64,
+    pub(crate) depth: u8,
+    pub(crate) terms: Terms,
+    /// Of the thread that has made it.
+    pub(crate) priority: Priority,
+    /// See the head of this file.
+    pub(crate) outcome: Atomic<u32>,
+    /// Someone is about to answer. Under the server's lock.
+    pub(crate) answering: Atomic<bool>,
+    pub(crate) place: Atomic<i8>,
+    /// The thread of the server's that was raised to the caller's priority: of `inherit.rs`.
+    pub(crate) raised: Atomic<usize>,
+    /// See [`may_leave`](Self::may_leave).
+    leaving: Atomic<bool>,
+    /// A lease of it was of memory that is not there.
+    pub(crate) fault: Atomic<bool>,
+    /// Of the request, in bytes.
+    pub(crate) len: u32,
+    /// Of who ends the state `WAITING`: see [`Waker`].
+    task: Atomic<*mut abi::task_struct>,
+    /// In the server's table. 0 until it is received.
+    pub(crate) token: Atomic<u64>,
+    /// In the caller's table, or 0. Under the caller's lock.
+    pub(crate) id: Atomic<u64>,
+    /// Set before it is linked.
+    request: UnsafeCell<Option<Draft>>,
+    reply: UnsafeCell<Reply>,
+    /// A request that is to be served by the caller's waiting thread. Under the caller's lock.
+    nested: UnsafeCell<Option<CallRef>>,
+    pub(crate) leases: Option<Pin<KBox<Leases>>>,
+    /// In the trace: see `trace.rs`.
+    pub(crate) trace_id: Atomic<u64>,
+    /// The first `len` bytes are set, if there is no `request`.
+    #[pin]
+    inline: Opaque<[u8; INLINE]>,
+    /// The first `reply.len` bytes are set.
+    #[pin]
+    inline_reply: Opaque<[u8; INLINE]>,
+}
+
+// SAFETY: `request` is set while there is one reference, `reply` and the inline places are written by
+// who has the right to, before `DONE`, and `nested` is under the caller's lock.
+unsafe impl Send for Call {}
+// SAFETY: As above.
+unsafe impl Sync for Call {}
+
+// SAFETY: The one type of that tag.
+unsafe impl Deliver for Call {
+    const TAG: Tag = Tag::Call;
+}
+
+#[pinned_drop]
+impl PinnedDrop for Call {
+    #[inline]
+    fn drop(self: Pin<&mut Self>) {
+        drop(self.take_task());
+        let most = self.terms.most;
+        let user = self.caller.user;
+        if most.files != 0 {
+            user.discharge(Limit::Files, usize::from(most.files));
+        }
+        user.discharge(Limit::Messages, 1 + usize::from(most.handles));
+    }
+}
+
+/// In a peer's table of calls.
+pub(crate) enum CallEntry {
+    /// To be answered by this peer: the id is its token.
+    Served(CallRef),
+    /// Made by this peer: the id is that of the call.
+    Made(CallRef),
+}
+
+impl Hashed for CallEntry {
+    fn hash(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// A call that is being made: nobody else can see it.
+pub(crate) struct NewCall(UniqueArc<Item<Call>>);
+
+static LAST_CHAIN: Atomic<u64> = Atomic::new(0);
+
+impl NewCall {
+    /// EDQUOT if the caller's user has too many messages, ENOMEM.
+    #[inline(always)]
+    pub(crate) fn new(
+        caller: &Arc<Peer>,
+        node: NodeRef,
+        account: AccountRef,
+        len: usize,
+        terms: Terms,
+        parent: Option<CallRef>,
+        leases: Option<Pin<KBox<Leases>>>,
+    ) -> Result<Self> {
+        let (n_messages, n_files) = (1 + usize::from(terms.most.handles), terms.most.files.into());
+        let user = caller.user;
+        user.charge(Limit::Messages, n_messages)?;
+        if n_files != 0 {
+            user.charge(Limit::Files, n_files)
+                .inspect_err(|_| user.discharge(Limit::Messages, n_messages))?;
+        }
+        let memory = caller.spare_call.take().inspect_err(|_| {
+            user.discharge(Limit::Files, n_files);
+            user.discharge(Limit::Messages, n_messages);
+        })?;
+        let (chain, depth) = match &parent {
+            Some(parent) => (parent.chain, parent.depth + 1),
+            None => (LAST_CHAIN.fetch_add(1, Relaxed) + 1, 0),
+        };
+        let outcome = if terms.is_async { AWAY } else { WAITING };
+        let call = memory.pin_init_with(Item::new(try_pin_init!(Call {
+            caller: caller.clone(),
+            node,
+            account,
+            parent,
+            chain,
+            depth,
+            terms,
+            priority: Priority::current(),
+            outcome: Atomic::new(outcome),
+            answering: Atomic::new(false),
+            place: Atomic::new(NEW),
+            raised: Atomic::new(0),
+            leaving: Atomic::new(false),
+            fault: Atomic::new(false),
+            len: len as u32,
+            task: Atomic::new(ptr::null_mut()),
+            token: Atomic::new(0),
+            id: Atomic::new(0),
+            request: UnsafeCell::new(None),
+            reply: UnsafeCell::new(Reply {
+                draft: None,
+                len: 0,
+                has_draft: false,
+                flags: 0,
+                error: None,
+            }),
+            nested: UnsafeCell::new(None),
+            leases,
+            trace_id: Atomic::new(0),
+            inline <- Opaque::ffi_init(|_| ()),
+            inline_reply <- Opaque::ffi_init(|_| ()),
+        }? Error)))?;
+        // SAFETY: It is not moved.
+        Ok(Self(unsafe { Pin::into_inner_unchecked(call) }))
+    }
+
+    /// Where a small request goes.
+    #[inline(always)]
+    pub(crate) fn inline(&mut self) -> &mut [MaybeUninit<u8>] {
+        let place = self.0.inline.get().cast::<MaybeUninit<u8>>();
+        let len = (self.0.len as usize).min(INLINE);
+        // SAFETY: We have the only reference, and it is as good as uninitialised.
+        unsafe { core::slice::from_raw_parts_mut(place, len) }
+    }
+
+    pub(crate) fn set_request(&mut self, draft: Draft) {
+        // SAFETY: We have the only reference.
+        unsafe { *self.0.request.get() = Some(draft) };
+    }
+
+    pub(crate) fn set_reply(&mut self, draft: Draft) {
+        // SAFETY: As above.
+        unsafe { (*self.0.reply.get()).draft = Some(draft) };
+    }
+
+    /// Others may see it now. The current thread is who waits, unless the call is asynchronous.
+    #[inline(always)]
+    pub(crate) fn share(self) -> (ListArc<Item<Call>>, CallRef) {
+        if !self.0.terms.is_async {
+            let task = Waker::current().map_or(ptr::null_mut(), Waker::into_raw);
+            self.0.task.store(task, Relaxed);
+        }
+        // SAFETY: It is not moved.
+        let entry: ListArc<Item<Call>> = unsafe { Pin::new_unchecked(self.0) }.into();
+        let call = entry.clone_arc();
+        (entry, call)
+    }
+}
+
+impl Call {
+    /// A request that is more than small: set before the call is linked, and never changed.
+    #[inline]
+    pub(crate) fn request(&self) -> Option<&Draft> {
+        // SAFETY: As said.
+        unsafe { (*self.request.get()).as_ref() }
+    }
+
+    /// The payload of a small request.
+    #[inline]
+    pub(crate) fn inline(&self) -> &[u8] {
+        let len = if self.request().is_some() {
+            0
+        } else {
+            self.len as usize
+        };
+        // SAFETY: Set before the call is linked, and not changed.
+        unsafe { core::slice::from_raw_parts(self.inline.get().cast(), len) }
+    }
+
+    /// What there is to be written to.
+    ///
+    /// # Safety
+    ///
+    /// The caller has the right to answer, or there is a result, and he is who takes it.
+    #[inline]
+    #[expect(clippy::mut_from_ref)]
+    pub(crate) unsafe fn reply_mut(&self) -> &mut Reply {
+        // SAFETY: By the caller.
+        unsafe { &mut *self.reply.get() }
+    }
+
+    /// The result. To be looked at by who has seen that there is one.
+    #[inline]
+    pub(crate) fn reply(&self) -> &Reply {
+        // SAFETY: Not changed after `DONE`, but by who takes it.
+        unsafe { &*self.reply.get() }
+    }
+
+    /// The payload of a small reply.
+    #[inline]
+    pub(crate) fn inline_reply(&self) -> &[u8] {
+        let reply = self.reply();
+        let len = if reply.has_draft { 0 } else { reply.len };
+        // SAFETY: Set before `DONE`.
+        unsafe { core::slice::from_raw_parts(self.inline_reply.get().cast(), len as usize) }
+    }
+
+    /// Where a small reply goes.
+    ///
+    /// # Safety
+    ///
+    /// As [`reply_mut`](Self::reply_mut).
+    #[inline]
+    #[expect(clippy::mut_from_ref)]
+    pub(crate) unsafe fn inline_reply_mut(&self) -> &mut [MaybeUninit<u8>; INLINE] {
+        // SAFETY: By the caller.
+        unsafe { &mut *self.inline_reply.get().cast() }
+    }
+
+    /// What stands in a queue, if it is more than small: the request, or the reply.
+    #[inline]
+    pub(crate) fn message(&self) -> Option<&Message> {
+        let draft = match self.place.load(Relaxed) {
+            NOTICE | TOLD => None,
+            REPLY if self.reply().has_draft => self.reply().draft.as_ref(),
+            REPLY => None,
+            _ => self.request(),
+        };
+        draft.map(Draft::get)
+    }
+
+    /// As an item of a queue.
+    pub(crate) fn ready(&self) -> Ready {
+        if self.place.load(Relaxed) == QUEUED && self.node.is_dead() {
+            Ready::Never
+        } else {
+            Ready::Yes
+        }
+    }
+
+    /// Its bytes in a receiver's buf[], if nothing is to be asked about it.
+    #[inline]
+    fn needed(&self) -> usize {
+        match self.request() {
+            None => (self.len as usize).next_multiple_of(8),
+            Some(draft) if draft.get().is_plain() => draft.get().inline().len().next_multiple_of(8),
+            Some(_) => usize::MAX >> 1,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn state(&self) -> u32 {
+        self.outcome.load(ordering::Acquire)
+    }
+
+    /// One step of what [is decided](self).
+    #[inline]
+    fn step(&self, from: u32, to: u32) -> bool {
+        self.outcome.cmpxchg(from, to, ordering::Full).is_ok()
+    }
+
+    /// Who waits, for who has ended that.
+    #[inline]
+    fn take_task(&self) -> Option<Waker> {
+        let task = self.task.load(Relaxed);
+        self.task.store(ptr::null_mut(), Relaxed);
+        // SAFETY: It is that one's who ended `WAITING`.
+        unsafe { Waker::from_raw(task) }
+    }
+
+    /// There is a result. By who has the right to answer; also with the server's lock held.
+    #[inline(always)]
+    pub(crate) fn decide(&self) -> Came {
+        if self.step(WAITING, DONE) {
+            return Came::Waiting(self.take_task());
+        }
+        self.decide_away()
+    }
+
+    #[cold]
+    fn decide_away(&self) -> Came {
+        loop {
+            match self.state() {
+                WAITING if self.step(WAITING, DONE) => return Came::Waiting(self.take_task()),
+                AWAY if self.step(AWAY, DONE) => return Came::Away,
+                DONE | LEFT => return Came::Late,
+                _ => (),
+            }
+        }
+    }
+
+    /// If the caller has lent memory that is not there it is told. By who has the right to answer.
+    #[inline]
+    pub(crate) fn note_fault(&self) {
+        if self.fault.load(Relaxed) {
+            // SAFETY: By the caller.
+            unsafe { self.reply_mut() }.flags |= abi::BUS1_MSG_F_FAULT;
+        }
+    }
+
+    /// The caller does not wait any more, and comes back.
+    pub(crate) fn go_away(&self) -> bool {
+        let went = self.step(WAITING, AWAY);
+        if went {
+            drop(self.take_task());
+        }
+        went
+    }
+
+    /// The caller waits again, if there is no result yet. With its lock held: false if a thread does
+    /// already, or it has left.
+    pub(crate) fn come_back(&self, _caller: &mut Inner) -> bool {
+        match self.state() {
+            AWAY => {
+                let task = Waker::current().map_or(ptr::null_mut(), Waker::into_raw);
+                self.task.store(task, Relaxed);
+                if !self.step(AWAY, WAITING) {
+                    drop(self.take_task());
+                }
+                true
+            }
+            DONE => true,
+            _ => false,
+        }
+    }
+
+    /// The caller leaves: it wants no result. False if there is one.
+    pub(crate) fn leave_from(&self, from: u32) -> bool {
+        let left = self.step(from, LEFT);
+        if left && from == WAITING {
+            drop(self.take_task());
+        }
+        left
+    }
+
+    /// The nested request that the waiting thread was given.
+    pub(crate) fn take_nested(&self, _caller: &mut Inner) -> Option<CallRef> {
+        // SAFETY: Under the caller's lock.
+        unsafe { (*self.nested.get()).take() }
+    }
+
+    /// Whether the caller's memory is lent to the server: while it waits.
+    pub(crate) fn set_lending(&self, lends: bool) {
+        if let Some(leases) = &self.leases {
+            leases.set_open(lends);
+        }
+    }
+
+    /// Its caller may leave it: nobody waits for it, nor is just leaving. With the caller's lock held.
+    pub(crate) fn may_leave(&self) -> bool {
+        matches!(self.state(), AWAY | DONE) && !self.leaving.load(Relaxed)
+    }
+
+    pub(crate) fn set_leaving(&self, _caller: &mut Inner, leaving: bool) {
+        self.leaving.store(leaving, Relaxed);
+    }
+
+    /// It stands in its caller's queue, or in the hand of a receiver. With the caller's lock held.
+    pub(crate) fn is_result(&self) -> bool {
+        self.state() == DONE && self.place.load(Relaxed) == REPLY
+    }
+
+    /// A request becomes what the server's token stands for; its slice is the receiver's. With the
+    /// server's lock held.
+    #[inline(always)]
+    pub(crate) fn serve(this: &CallRef, server: &mut Inner) {
+        // There is a slot: see the head of this file.
+        if let Ok(token) = server.calls.insert(CallEntry::Served(this.clone())) {
+            this.token.store(token, Relaxed);
+        }
+        this.place.store(SERVED, Relaxed);
+        if let Some(draft) = this.request() {
+            draft.get().take(server);
+        }
+    }
+
+    /// What was taken off the queue goes back there, and is no request. False if it is void. With the
+    /// lock of that peer held.
+    pub(crate) fn untake(&self, peer: &mut Inner) -> bool {
+        match self.place.load(Relaxed) {
+            TOLD => {
+                self.place.store(NOTICE, Relaxed);
+                true
+            }
+            REPLY => match self.message() {
+                Some(message) => message.untake(peer),
+                None => true,
+            },
+            // Never taken, but to be dropped.
+            QUEUED | NOTICE => true,
+            _ => false,
+        }
+    }
+
+    /// It is over at the server, which has its lock held.
+    #[inline(always)]
+    pub(crate) fn leave_server(&self, server: &mut Inner) {
+        self.place.store(OVER, Relaxed);
+        server.book.discharge(self.account, &Amounts::MESSAGE);
+    }
+}
+
+/// Charges a request and links it to its node, or gives it to a thread that waits for one. What of
+/// it can be seen is then as the state says. Returns who is to be woken, and whether to hand over to him.
+///
+/// EHOSTUNREACH, EAGAIN, ENXIO: as [`Peer::link`]. ENOMEM.
+#[inline(always)]
+pub(crate) fn link(entry: ListArc<Item<Call>>, from: &Peer) -> Result<(Woken, bool)> {
+    let node = &raw const entry.node;
+    // SAFETY: The caller of this keeps a reference to the call, and that its node.
+    let node = unsafe { &*node };
+    let server = &node.owner;
+    let mut growth: Option<Growth<CallEntry>> = None;
+    let mut inner = loop {
+        let mut inner = server.inner.lock();
+        if inner.closed || node.refuses(&mut inner) {
+            return Err(ehostunreach());
+        }
+        if let Some(g) = growth.take() {
+            growth = inner.calls.grow(g);
+        }
+        let Some(need) = inner.calls.growth(inner.n_requests + 1) else {
+            break inner;
+        };
+        drop(inner);
+        drop(growth.take());
+        growth = Some(Growth::new(need)?);
+    };
+    if let Err(e) = inner.charge_call(entry.account, from, server.id) {
+        drop(inner);
+        return Err(e);
+    }
+    if let Some(draft) = entry.request() {
+        if let Err(e) = inner.book_in(draft, from, entry.account) {
+            inner.book.discharge(entry.account, &Amounts::MESSAGE);
+            drop(inner);
+            return Err(e);
+        }
+        draft.set_sent();
+    }
+    if node.is_once {
+        node.set_spent(&mut inner, true);
+    }
+    // Nothing fails from here on.
+    trace::called(from, &entry);
+    if entry.parent.is_some() {
+        if let Some(waker) = nest(&entry, &mut inner) {
+            let call: CallRef = entry.into_arc();
+            Call::serve(&call, &mut inner);
+            drop(inner);
+            drop(call);
+            return Ok((Woken::receiver(Some(waker)), true));
+        }
+    }
+    // Only if nothing is before it.
+    if inner.queue.len() == 0 && inner.writable.is_empty() && server.parked.is_active() {
+        let needed = entry.needed();
+        let mut entry = Some(entry);
+        let waker = server.parked.give(&mut inner, needed, |inner| {
+            let call: CallRef = entry.take()?.into_arc();
+            Call::serve(&call, inner);
+            Some(call)
+        });
+        let Some(entry) = entry else {
+            drop(inner);
+            return Ok((Woken::receiver(waker), true));
+        };
+        return Ok((push(entry, server, inner), false));
+    }
+    Ok((push(entry, server, inner), false))
+}
+
+#[inline(never)]
+fn push(
+    entry: ListArc<Item<Call>>,
+    server: &Arc<Peer>,
+    mut inner: kernel::sync::lock::Guard<'_, Inner, kernel::sync::lock::spinlock::SpinLockBackend>,
+) -> Woken {
+    let level = server.level(entry.terms.priority);
+    entry.place.store(QUEUED, Relaxed);
+    inner.n_requests += 1;
+    inner.queue.push(entry as Entry, level);
+    server.woken(&mut inner, server)
+}
+
+/// A thread of the server's that waits for a call which this one is a part of, and serves such. It
+/// goes away for that, and finds the request. With the server's lock held.
+#[cold]
+fn nest(call: &ListArc<Item<Call>>, server: &mut Inner) -> Option<Waker> {
+    let mut ancestor = call.parent.as_ref();
+    while let Some(a) = ancestor {
+        if a.terms.nests
+            && Arc::ptr_eq(&a.caller, &call.node.owner)
+            && call.needed() <= a.terms.room as usize
+            && a.step(WAITING, AWAY)
+        {
+            // SAFETY: Under its caller's lock. The thread looks there when it has taken that.
+            unsafe { *a.nested.get() = Some(call.clone_arc()) };
+            return a.take_task();
+        }
+        ancestor = a.parent.as_ref();
+    }
+    let _ = server;
+    None
+}
+
+/// There is a result. By who has the right to answer, without a lock. False if the caller has left.
+pub(crate) fn finish(call: &CallRef) -> bool {
+    match call.decide() {
+        Came::Waiting(waker) => {
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+            true
+        }
+        Came::Away => {
+            deliver(call);
+            true
+        }
+        Came::Late => false,
+    }
+}
+
+/// Links the result of an asynchronous call into its caller's queue, unless that has given it up
+/// meanwhile. Without a lock.
+pub(crate) fn deliver(call: &CallRef) {
+    if !call.terms.is_async {
+        return;
+    }
+    let caller = &call.caller;
+    let mut inner = caller.inner.lock();
+    let is_there = matches!(inner.calls.get(call.id.load(Relaxed)), Some(CallEntry::Made(c)) if Arc::ptr_eq(c, call));
+    let woken = if is_there {
+        push_reply(call, &mut inner, false)
+    } else {
+        Woken::NOBODY
+    };
+    drop(inner);
+    woken.wake();
+}
+
+/// Links a result into its caller's queue, which has its lock held.
+pub(crate) fn push_reply(call: &CallRef, caller: &mut Inner, first: bool) -> Woken {
+    // It is in no list: whoever has the result has it alone.
+    let Ok(entry) = ListArc::<_, 0>::try_from_arc(call.clone()) else {
+        return Woken::NOBODY;
+    };
+    call.place.store(REPLY, Relaxed);
+    if first {
+        caller.queue.push_front(entry as Entry);
+    } else {
+        caller.queue.push(entry as Entry, 0);
+    }
+    call.caller.woken(caller, &call.caller)
+}
+
+/// Ends a call without a reply. By who has the right to answer, without a lock.
+#[cold]
+pub(crate) fn fail(call: &CallRef, error: Error) {
+    // SAFETY: By the caller.
+    unsafe { call.reply_mut() }.error = Some(error);
+    call.note_fault();
+    trace::replied(&call.node.owner, call);
+    finish(call);
+    inherit::end(call);
+}
+
+/// Takes the request with a token to be answered, for good: the right to answer is the caller's. ENXIO,
+/// EBUSY.
+#[inline(always)]
+pub(crate) fn take_token(server: &mut Inner, token: u64) -> Result<(CallRef, Option<Entry>)> {
+    match server.calls.get(token) {
+        Some(CallEntry::Served(call)) if call.answering.load(Relaxed) => return Err(EBUSY),
+        Some(CallEntry::Served(_)) => (),
+        _ => return Err(ENXIO),
+    }
+    take_answered(server, token)
+}
+
+/// The same by who is about to answer.
+#[inline(always)]
+pub(crate) fn take_answered(server: &mut Inner, token: u64) -> Result<(CallRef, Option<Entry>)> {
+    let Some(CallEntry::Served(call)) = server.calls.remove(token) else {
+        return Err(ENXIO);
+    };
+    let mut notice = None;
+    if call.place.load(Relaxed) == NOTICE {
+        notice = server.queue.remove(&*call);
+    }
+    call.leave_server(server);
+    Ok((call, notice))
+}
+
+/// The caller has left: nothing of the call is seen any more, or the server is told. Without a lock.
+#[cold]
+pub(crate) fn withdraw(call: &CallRef) {
+    let server = &call.node.owner;
+    let mut woken = Woken::NOBODY;
+    let mut inner = server.inner.lock();
+    let mut entry = None;
+    match call.place.load(Relaxed) {
+        QUEUED => {
+            entry = inner.queue.remove(&**call);
+            if entry.is_some() {
+                inner.n_requests -= 1;
+                call.leave_server(&mut inner);
+            }
+        }
+        SERVED if !inner.closed => {
+            if let Ok(notice) = ListArc::<_, 0>::try_from_arc(call.clone()) {
+                call.place.store(NOTICE, Relaxed);
+                inner.queue.push(notice as Entry, 0);
+                woken = server.woken(&mut inner, server);
+            }
+        }
+        _ => (),
+    }
+    server.unlock_room(inner);
+    drop(entry);
+    woken.wake();
+    inherit::end(call);
+}
+
+/// A request that its receiver could not be told of goes back into the queue; unless its caller
+/// has left. `why` it is dropped then.
+#[cold]
+pub(crate) fn unserve(server: &Peer, call: &CallRef) {
+    inherit::end(call);
+    let mut garbage = None;
+    let mut error = None;
+    let mut inner = server.inner.lock();
+    let token = call.token.load(Relaxed);
+    // Another thread may have guessed the token.
+    if call.answering.load(Relaxed) || !matches!(inner.calls.get(token), Some(CallEntry::Served(_)))
+    {
+        return;
+    }
+    let entry = inner.calls.remove(token);
+    if let Some(draft) = call.request() {
+        draft.get().passed().add_in_hand(-1);
+    }
+    if call.place.load(Relaxed) != SERVED {
+        garbage = inner.queue.remove(&**call);
+        call.leave_server(&mut inner);
+        error = Some(econnaborted());
+    } else if !call
+        .request()
+        .is_none_or(|draft| draft.get().untake(&mut inner))
+    {
+        call.leave_server(&mut inner);
+        error = Some(econnaborted());
+    } else if let Ok(entry) = ListArc::<_, 0>::try_from_arc(call.clone()) {
+        call.place.store(QUEUED, Relaxed);
+        call.token.store(0, Relaxed);
+        inner.n_requests += 1;
+        inner.queue.push_front(entry as Entry);
+    }
+    server.unlock_room(inner);
+    drop((garbage, entry));
+    match error {
+        Some(e) => fail(call, e),
+        None => server.wake(),
+    }
+}
+
+/// Drops what was taken off a queue, and ends the call if it was the request of one.
+pub(crate) fn discard(item: Entry, why: u32) {
+    trace::dropped(&item, why);
+    let is_request = matches!(item.kind(), Kind::Call(c) if c.place.load(Relaxed) == QUEUED);
+    if !is_request {
+        return drop(item);
+    }
+    let error = if why == abi::BUS1_WHY_RECEIVER {
+        econnaborted()
+    } else {
+        ehostunreach()
+    };
+    if let Some(call) = crate::item::downcast_call(item) {
+        drop_request(&call, error);
+    }
+}
+
+/// A request was taken off the queue and is not served.
+#[cold]
+pub(crate) fn drop_request(call: &CallRef, error: Error) {
+    let server = &call.node.owner;
+    let mut inner = server.inner.lock();
+    inner.n_requests -= 1;
+    call.leave_server(&mut inner);
+    server.unlock_room(inner);
+    fail(call, error);
+}
+
+/// The peer in whose table this was is closed.
+pub(crate) fn close(entry: CallEntry) {
+    match entry {
+        CallEntry::Served(call) => {
+            let server = &call.node.owner;
+            call.leave_server(&mut server.inner.lock());
+            fail(&call, econnreset());
+        }
+        CallEntry::Made(call) => {
+            if call.leave_from(AWAY) {
+                withdraw(&call);
+            }
+        }
+    }
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Memory that who touches it gets stuck in, for as long as a test wants: it belongs to a
+ * userfaultfd. The first page is there, the others are not.
+ */
+#ifndef BUS1_TEST_TAR_H
+#define BUS1_TEST_TAR_H
+
+#include "raw.h"
+
+struct tar {
+	int fd;
+	u8 *mem;
+	size_t size;
+};
+
+struct tar tar_new(void);
+/* Until somebody has run into it. */
+void tar_wait(const struct tar *t);
+/* It is memory like any other from now on. */
+void tar_melt(struct tar *t);
+/* An address so many bytes before those that are not there. */
+u8 *tar_edge(const struct tar *t, size_t before);
+
+#endif /* BUS1_TEST_TAR_H */
