@@ -517,9 +517,9 @@ TEST("CALL-4 LIB-4 a call ends at its deadline, the server is told, and a late r
 		test_join(&c.thread);
 		ERR(c.result, ETIMEDOUT);
 		if (i == 2) {
-			/* The notice has nobody left to tell. */
+			/* The notice, if it comes, has nobody left to tell. */
 			box_empty(&p.box);
-			EQ(drain(p.a), 1);
+			LE(drain(p.a), 1);
 			EQ(told.n, 0);
 			continue;
 		}
