@@ -17,6 +17,7 @@
 #include <linux/pagemap.h>
 #include <linux/pid.h>
 #include <linux/poll.h>
+#include <linux/random.h>
 #include <linux/refcount.h>
 #include <linux/sched.h>
 #include <linux/sched/signal.h>
@@ -394,6 +395,11 @@ int bus1_get_u64(__u64 *value, const __u64 *place)
 int bus1_clear_user(void *dst, unsigned long size)
 {
 	return clear_user((void __user *)dst, size) ? -EFAULT : 0;
+}
+
+__u64 bus1_random(void)
+{
+	return get_random_u64();
 }
 
 void bus1_resched(void)

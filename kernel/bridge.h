@@ -214,6 +214,8 @@ int bus1_get_u64(__u64 *value, const __u64 *place);
 /* Zero user memory: 0 or -EFAULT. */
 int bus1_clear_user(void *dst, unsigned long size);
 
+__u64 bus1_random(void);
+
 void bus1_resched(void);
 /*
  * In a loop that may not end: let others run. -ERESTARTSYS if there is a signal,

@@ -162,3 +162,8 @@ pub(crate) fn signals_restart() -> bool {
     // SAFETY: Always allowed.
     unsafe { abi::bus1_signals_restart() }
 }
+
+pub(crate) fn random() -> u64 {
+    // SAFETY: Always allowed.
+    unsafe { abi::bus1_random() }
+}

@@ -142,6 +142,8 @@ pub(crate) struct Call {
     leaving: Atomic<bool>,
     /// A lease of it was of memory that is not there.
     pub(crate) fault: Atomic<bool>,
+    /// The request is in the call itself.
+    is_small: bool,
     /// Of the request, in bytes.
     pub(crate) len: u32,
     /// Of who ends the state `WAITING`: see [`Waker`].
@@ -218,6 +220,7 @@ impl NewCall {
         node: NodeRef,
         account: AccountRef,
         len: usize,
+        is_small: bool,
         terms: Terms,
         parent: Option<CallRef>,
         leases: Option<Pin<KBox<Leases>>>,
@@ -253,6 +256,7 @@ impl NewCall {
             raised: Atomic::new(0),
             leaving: Atomic::new(false),
             fault: Atomic::new(false),
+            is_small,
             len: len as u32,
             task: Atomic::new(ptr::null_mut()),
             token: Atomic::new(0),
@@ -309,23 +313,29 @@ impl NewCall {
 }
 
 impl Call {
-    /// A request that is more than small: set before the call is linked, and never changed.
+    /// A request that is more than small: set before the call is linked, and until the receiver is
+    /// [done](Self::drop_request) with it.
     #[inline]
     pub(crate) fn request(&self) -> Option<&Draft> {
         // SAFETY: As said.
         unsafe { (*self.request.get()).as_ref() }
     }
 
+    /// The receiver has what it brings. No lock may be held.
+    pub(crate) fn drop_request(&self) {
+        let server = self.node.owner.inner.lock();
+        // SAFETY: Under the server's lock, and only who receives the request looks at it without.
+        let request = unsafe { (*self.request.get()).take() };
+        drop(server);
+        drop(request);
+    }
+
     /// The payload of a small request.
     #[inline]
     pub(crate) fn inline(&self) -> &[u8] {
-        let len = if self.request().is_some() {
-            0
-        } else {
-            self.len as usize
-        };
+        let len = if self.is_small { self.len } else { 0 };
         // SAFETY: Set before the call is linked, and not changed.
-        unsafe { core::slice::from_raw_parts(self.inline.get().cast(), len) }
+        unsafe { core::slice::from_raw_parts(self.inline.get().cast(), len as usize) }
     }
 
     /// What there is to be written to.
@@ -378,6 +388,15 @@ impl Call {
             _ => self.request(),
         };
         draft.map(Draft::get)
+    }
+
+    /// The same to be looked at without the lock of that queue, which is held.
+    pub(crate) fn shared_message(&self) -> Option<Arc<Item<Message>>> {
+        match self.place.load(Relaxed) {
+            QUEUED => self.request().map(Draft::message),
+            REPLY if self.reply().has_draft => self.reply().draft.as_ref().map(Draft::message),
+            _ => None,
+        }
     }
 
     /// As an item of a queue.
@@ -458,21 +477,16 @@ impl Call {
         went
     }
 
-    /// The caller waits again, if there is no result yet. With its lock held: false if a thread does
-    /// already, or it has left.
+    /// The caller waits again. With its lock held, and if it [may leave](Self::may_leave). True if there is
+    /// a result already.
     pub(crate) fn come_back(&self, _caller: &mut Inner) -> bool {
-        match self.state() {
-            AWAY => {
-                let task = Waker::current().map_or(ptr::null_mut(), Waker::into_raw);
-                self.task.store(task, Relaxed);
-                if !self.step(AWAY, WAITING) {
-                    drop(self.take_task());
-                }
-                true
-            }
-            DONE => true,
-            _ => false,
+        let task = Waker::current().map_or(ptr::null_mut(), Waker::into_raw);
+        self.task.store(task, Relaxed);
+        let is_done = !self.step(AWAY, WAITING);
+        if is_done {
+            drop(self.take_task());
         }
+        is_done
     }
 
     /// The caller leaves: it wants no result. False if there is one.
@@ -516,7 +530,7 @@ impl Call {
     #[inline(always)]
     pub(crate) fn serve(this: &CallRef, server: &mut Inner) {
         // There is a slot: see the head of this file.
-        if let Ok(token) = server.calls.insert(CallEntry::Served(this.clone())) {
+        if let Some(token) = server.add_call(CallEntry::Served(this.clone())) {
             this.token.store(token, Relaxed);
         }
         this.place.store(SERVED, Relaxed);
@@ -568,9 +582,9 @@ pub(crate) fn link(entry: ListArc<Item<Call>>, from: &Peer) -> Result<(Woken, bo
             return Err(ehostunreach());
         }
         if let Some(g) = growth.take() {
-            growth = inner.calls.grow(g);
+            growth = inner.grow_calls(g);
         }
-        let Some(need) = inner.calls.growth(inner.n_requests + 1) else {
+        let Some(need) = inner.call_growth() else {
             break inner;
         };
         drop(inner);
@@ -680,7 +694,7 @@ pub(crate) fn deliver(call: &CallRef) {
     }
     let caller = &call.caller;
     let mut inner = caller.inner.lock();
-    let is_there = matches!(inner.calls.get(call.id.load(Relaxed)), Some(CallEntry::Made(c)) if Arc::ptr_eq(c, call));
+    let is_there = matches!(inner.call(call.id.load(Relaxed)), Some(CallEntry::Made(c)) if Arc::ptr_eq(c, call));
     let woken = if is_there {
         push_reply(call, &mut inner, false)
     } else {
@@ -720,7 +734,7 @@ pub(crate) fn fail(call: &CallRef, error: Error) {
 /// EBUSY.
 #[inline(always)]
 pub(crate) fn take_token(server: &mut Inner, token: u64) -> Result<(CallRef, Option<Entry>)> {
-    match server.calls.get(token) {
+    match server.call(token) {
         Some(CallEntry::Served(call)) if call.answering.load(Relaxed) => return Err(EBUSY),
         Some(CallEntry::Served(_)) => (),
         _ => return Err(ENXIO),
@@ -731,7 +745,7 @@ pub(crate) fn take_token(server: &mut Inner, token: u64) -> Result<(CallRef, Opt
 /// The same by who is about to answer.
 #[inline(always)]
 pub(crate) fn take_answered(server: &mut Inner, token: u64) -> Result<(CallRef, Option<Entry>)> {
-    let Some(CallEntry::Served(call)) = server.calls.remove(token) else {
+    let Some(CallEntry::Served(call)) = server.remove_call(token) else {
         return Err(ENXIO);
     };
     let mut notice = None;
@@ -749,6 +763,7 @@ pub(crate) fn withdraw(call: &CallRef) {
     let mut woken = Woken::NOBODY;
     let mut inner = server.inner.lock();
     let mut entry = None;
+    let mut draft = None;
     match call.place.load(Relaxed) {
         QUEUED => {
             entry = inner.queue.remove(&**call);
@@ -758,6 +773,10 @@ pub(crate) fn withdraw(call: &CallRef) {
             }
         }
         SERVED if !inner.closed => {
+            if !call.answering.load(Relaxed) {
+                // SAFETY: Nobody else is about to answer, and who will finds that the caller has left.
+                draft = unsafe { call.reply_mut() }.draft.take();
+            }
             if let Ok(notice) = ListArc::<_, 0>::try_from_arc(call.clone()) {
                 call.place.store(NOTICE, Relaxed);
                 inner.queue.push(notice as Entry, 0);
@@ -767,7 +786,7 @@ pub(crate) fn withdraw(call: &CallRef) {
         _ => (),
     }
     server.unlock_room(inner);
-    drop(entry);
+    drop((entry, draft));
     woken.wake();
     inherit::end(call);
 }
@@ -782,11 +801,10 @@ pub(crate) fn unserve(server: &Peer, call: &CallRef) {
     let mut inner = server.inner.lock();
     let token = call.token.load(Relaxed);
     // Another thread may have guessed the token.
-    if call.answering.load(Relaxed) || !matches!(inner.calls.get(token), Some(CallEntry::Served(_)))
-    {
+    if call.answering.load(Relaxed) || !matches!(inner.call(token), Some(CallEntry::Served(_))) {
         return;
     }
-    let entry = inner.calls.remove(token);
+    let entry = inner.remove_call(token);
     if let Some(draft) = call.request() {
         draft.get().passed().add_in_hand(-1);
     }

@@ -3,7 +3,8 @@
 //! How what is received is written to the caller's memory.
 
 use crate::abi::{self, bus1_cmd_recv, bus1_handle, bus1_msg};
-use crate::call::{Call, QUEUED, REPLY, SERVED};
+use crate::call::{Call, NOTICE, QUEUED, REPLY, SERVED, TOLD};
+use crate::item::Item;
 use crate::message::{Kind, Message};
 use crate::user::{self, copy_out, write, write_entry, write_pair};
 use core::mem::{offset_of, size_of};
@@ -177,34 +178,59 @@ fn size_of_call(call: &Receive<'_>, c: &Call) -> usize {
     }
 }
 
-/// What of a call stands in a queue.
+/// What of a call was taken off a queue.
 #[inline(never)]
 fn describe_call(call: &Receive<'_>, c: &Call, at: &mut Cursor, drops: bool) -> Result {
     match c.place.load(Relaxed) {
-        QUEUED | SERVED => describe_request_as(call, c, at, drops),
-        REPLY => describe_reply(call, c, at),
-        _ => {
-            let mut msg = bus1_msg {
-                type_: abi::BUS1_MSG_CANCELLED,
-                id: c.token.load(Relaxed),
-                chain: c.chain,
-                ..Default::default()
-            };
-            write_msg(call, &mut msg, at.n)?;
-            at.n += 1;
-            Ok(())
-        }
+        QUEUED if drops => describe_request_as(call, c, None, at, true),
+        QUEUED | SERVED => describe_request(call, c, at),
+        REPLY => describe_reply_as(call, c, c.message(), at, drops),
+        _ => describe_cancelled(call, c, at),
     }
+}
+
+/// What of a call stands in a queue, with what it brings, if it is more than small.
+pub(crate) fn describe_peeked(
+    call: &Receive<'_>,
+    c: &Call,
+    more: Option<&Item<Message>>,
+    at: &mut Cursor,
+) -> Result {
+    let more = more.map(|m| &m.body);
+    match c.place.load(Relaxed) {
+        NOTICE | TOLD => describe_cancelled(call, c, at),
+        REPLY => describe_reply_as(call, c, more, at, false),
+        // It may be served by now.
+        _ => describe_request_as(call, c, more, at, false),
+    }
+}
+
+fn describe_cancelled(call: &Receive<'_>, c: &Call, at: &mut Cursor) -> Result {
+    let mut msg = bus1_msg {
+        type_: abi::BUS1_MSG_CANCELLED,
+        id: c.token.load(Relaxed),
+        chain: c.chain,
+        ..Default::default()
+    };
+    write_msg(call, &mut msg, at.n)?;
+    at.n += 1;
+    Ok(())
 }
 
 /// Writes a request, and moves the cursor on.
 #[inline(always)]
 pub(crate) fn describe_request(call: &Receive<'_>, c: &Call, at: &mut Cursor) -> Result {
-    describe_request_as(call, c, at, false)
+    describe_request_as(call, c, c.request().map(|draft| draft.get()), at, false)
 }
 
 #[inline(always)]
-fn describe_request_as(call: &Receive<'_>, c: &Call, at: &mut Cursor, drops: bool) -> Result {
+fn describe_request_as(
+    call: &Receive<'_>,
+    c: &Call,
+    more: Option<&Message>,
+    at: &mut Cursor,
+    drops: bool,
+) -> Result {
     let node = c.node.root();
     let mut msg = bus1_msg {
         type_: abi::BUS1_MSG_CALL,
@@ -213,14 +239,16 @@ fn describe_request_as(call: &Receive<'_>, c: &Call, at: &mut Cursor, drops: boo
         badge: c.node.badge,
         len: u64::from(c.len),
         priority: u32::from(c.terms.priority),
-        token: c.token.load(Relaxed),
         chain: c.chain,
         n_leases: c.leases.as_ref().map_or(0, |leases| leases.len()),
         ..Default::default()
     };
     if !drops {
-        at.used = match c.request() {
-            Some(draft) => describe_content(call, draft.get(), &mut msg, at.used)?,
+        if !call.has(abi::BUS1_RECV_PEEK) {
+            msg.token = c.token.load(Relaxed);
+        }
+        at.used = match more {
+            Some(message) => describe_content(call, message, &mut msg, at.used)?,
             None => describe_inline(call, c.inline(), &mut msg, at.used)?,
         };
     }
@@ -232,6 +260,18 @@ fn describe_request_as(call: &Receive<'_>, c: &Call, at: &mut Cursor, drops: boo
 /// Writes the result of a call, and moves the cursor on.
 #[inline(always)]
 pub(crate) fn describe_reply(call: &Receive<'_>, c: &Call, at: &mut Cursor) -> Result {
+    let draft = c.reply().draft.as_ref().filter(|_| c.reply().has_draft);
+    describe_reply_as(call, c, draft.map(|draft| draft.get()), at, false)
+}
+
+#[inline(always)]
+fn describe_reply_as(
+    call: &Receive<'_>,
+    c: &Call,
+    more: Option<&Message>,
+    at: &mut Cursor,
+    drops: bool,
+) -> Result {
     let reply = c.reply();
     let mut msg = bus1_msg {
         type_: abi::BUS1_MSG_REPLY,
@@ -244,9 +284,9 @@ pub(crate) fn describe_reply(call: &Receive<'_>, c: &Call, at: &mut Cursor) -> R
     };
     if let Some(e) = reply.error {
         msg.error = -e.to_errno();
-    } else {
-        at.used = match reply.draft.as_ref().filter(|_| reply.has_draft) {
-            Some(draft) => describe_content(call, draft.get(), &mut msg, at.used)?,
+    } else if !drops {
+        at.used = match more {
+            Some(message) => describe_content(call, message, &mut msg, at.used)?,
             None => describe_inline(call, c.inline_reply(), &mut msg, at.used)?,
         };
     }

@@ -106,7 +106,7 @@ impl Leases {
 
 /// The call with a token, which stays.
 fn find(peer: &Peer, token: u64) -> Result<CallRef> {
-    match peer.inner.lock().calls.get(token) {
+    match peer.inner.lock().call(token) {
         Some(CallEntry::Served(call)) => Ok(call.clone()),
         _ => Err(ENXIO),
     }

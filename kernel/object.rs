@@ -23,10 +23,6 @@ use kernel::prelude::*;
 use kernel::sync::atomic::ordering::Relaxed;
 use kernel::sync::{Arc, ArcBorrow};
 
-/// How many items of the queue a destroy looks through for messages that it has made void; those
-/// behind them are dropped when they come to the front.
-const PRUNE: usize = 1024;
-
 pub(crate) fn create(peer: &Arc<Peer>, cmd: &mut bus1_cmd_node) -> Result {
     let flags = u64::from(abi::BUS1_NODE_CREDS | abi::BUS1_NODE_NO_INHERIT);
     if cmd.flags & !flags != 0 || cmd.id != 0 {
@@ -141,7 +137,7 @@ fn destroy_one(peer: &Arc<Peer>, id: u64, flags: u64) -> Result<bool> {
     };
     mark_dead(&node, &mut inner);
     remove(&node, &mut inner, &mut garbage);
-    inner.queue.prune(&mut garbage, PRUNE);
+    inner.prune(&mut garbage);
     peer.unlock_all(inner);
     tell(holders, None, &mut HandleList::new());
     peer.drop_items(garbage, abi::BUS1_WHY_DEAD);
@@ -185,7 +181,7 @@ fn destroy_ids(peer: &Arc<Peer>, ids: &[u64], flags: u64) -> Result {
     for facet in nodes.iter().filter(|node| node.base.is_some()) {
         is_told |= detach(facet, &mut inner, Some(&commit));
     }
-    inner.queue.prune(&mut garbage, PRUNE);
+    inner.prune(&mut garbage);
     peer.unlock_all(inner);
 
     let mut told = HandleList::new();
@@ -382,7 +378,7 @@ pub(crate) fn info(peer: &Arc<Peer>, cmd: &mut bus1_cmd_info) -> Result {
     cmd.n_queued = inner.queue.len() as u32;
     cmd.n_slices = n_slices as u32;
     cmd.max_inline = INLINE as u32;
-    cmd.n_calls = inner.calls.len() as u32;
+    cmd.n_calls = inner.n_calls() as u32;
     Ok(())
 }
 

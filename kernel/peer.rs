@@ -4,11 +4,11 @@
 
 use crate::abi;
 use crate::backing::Mapping;
-use crate::bridge::{Counted, Stat, WaitQueue};
+use crate::bridge::{self, Counted, Stat, WaitQueue};
 use crate::call::{self, Call, CallEntry};
 use crate::errno::{edquot, ehostunreach};
 use crate::handle::{Grade, Handle, HandleList, HandleRef, Retired, WaitList};
-use crate::ids::{Growth, Hashed, IdTable};
+use crate::ids::{Growth, Hashed, IdTable, Need};
 use crate::item::{Commit, Entry, Items};
 use crate::limits::{Limit, Opened, UserRef};
 use crate::message::{Draft, Message, Passed};
@@ -35,6 +35,9 @@ use kernel::sync::{new_spinlock, Arc, SetOnce, SpinLock};
 
 /// Slices that one peer's pool may have.
 pub(crate) const MAX_SLICES: usize = 1 << 16;
+
+/// No id of a call is 0: the lower half of its number is less than this.
+const CALL_KEY: u64 = 1 << 31;
 
 static NEXT_ID: Atomic<u64> = Atomic::new(1);
 
@@ -111,7 +114,9 @@ pub(crate) struct Inner {
     /// How many of its handles wait for that.
     pub(crate) n_waiting: usize,
     /// Requests that it is to answer, by their tokens, and calls that it has made, by their ids.
-    pub(crate) calls: IdTable<CallEntry>,
+    calls: IdTable<CallEntry>,
+    /// What their numbers are mixed with, so that nobody guesses a token or takes another id for one.
+    call_key: u64,
     /// How many requests are in the queue, or were taken out to be dropped: each is sure of a slot.
     pub(crate) n_requests: usize,
     /// What the reserved replies to its calls are sent to: made when first needed, in no table.
@@ -215,6 +220,46 @@ impl Inner {
             }
             _ => Err(ENXIO),
         }
+    }
+
+    /// The call with an id, or token.
+    #[inline(always)]
+    pub(crate) fn call(&self, id: u64) -> Option<&CallEntry> {
+        self.calls.get(id ^ self.call_key)
+    }
+
+    /// Gives a call an id, or token. None if there is no free slot, which
+    /// [`call_growth`](Self::call_growth) tells before.
+    #[inline(always)]
+    pub(crate) fn add_call(&mut self, entry: CallEntry) -> Option<u64> {
+        let number = self.calls.insert(entry).ok()?;
+        Some(number ^ self.call_key)
+    }
+
+    #[inline(always)]
+    pub(crate) fn remove_call(&mut self, id: u64) -> Option<CallEntry> {
+        self.calls.remove(id ^ self.call_key)
+    }
+
+    /// What is needed before a call can be added, and still each request in the queue.
+    #[inline(always)]
+    pub(crate) fn call_growth(&self) -> Option<Need> {
+        self.calls.growth(self.n_requests + 1)
+    }
+
+    pub(crate) fn grow_calls(&mut self, growth: Growth<CallEntry>) -> Option<Growth<CallEntry>> {
+        self.calls.grow(growth)
+    }
+
+    /// Takes what a destroy has made void out of the queue: all requests, whose callers are to know
+    /// at once, and of the rest what stands first. What is behind that is dropped when it comes to the
+    /// front.
+    pub(crate) fn prune(&mut self, garbage: &mut Items) {
+        self.queue.prune(garbage, 1024, self.n_requests);
+    }
+
+    pub(crate) fn n_calls(&self) -> usize {
+        self.calls.len()
     }
 
     /// The handle that a message to an id goes through; none if it is a node of this peer's own.
@@ -386,6 +431,7 @@ impl Peer {
                         writable: List::new(),
                         n_waiting: 0,
                         calls: IdTable::new(),
+                        call_key: bridge::random() | CALL_KEY,
                         n_requests: 0,
                         reply_node: None,
                     },

@@ -35,7 +35,7 @@
 //! [`Kind::ready`].
 
 use crate::abi;
-use crate::item::{AsDyn, Commit, DynItem, Entry, Item, Items, Ready, State};
+use crate::item::{AsDyn, Commit, DynItem, Entry, Item, Items, Ready, State, Tag};
 use core::mem;
 use kernel::list::{List, ListArc};
 use kernel::sync::{Arc, ArcBorrow};
@@ -350,8 +350,9 @@ impl Queue {
         None
     }
 
-    /// Drops what can never be received among the first `n` items, so that it does not keep memory.
-    pub(crate) fn prune(&mut self, garbage: &mut Items, mut n: usize) {
+    /// Drops what can never be received among the first `n` items, so that it does not keep memory, and
+    /// among all requests, of which there are `requests` at most.
+    pub(crate) fn prune(&mut self, garbage: &mut Items, mut n: usize, mut requests: usize) {
         self.read_flags();
         let mut levels = self.levels;
         while levels != 0 {
@@ -359,14 +360,17 @@ impl Queue {
             levels &= !(1 << level);
             let items = &mut self.items[level as usize];
             let mut cursor = items.cursor_front();
-            while n > 0 {
+            while n > 0 || requests > 0 {
                 let Some(peek) = cursor.peek_next() else {
                     break;
                 };
-                n -= 1;
+                let is_request = peek.tag() == Tag::Call;
+                requests -= usize::from(is_request && requests > 0);
+                let looks = n > 0 || is_request;
+                n = n.saturating_sub(1);
                 // SAFETY: We have `&mut` on the home queue of everything in it.
                 let state = unsafe { &mut *peek.state.get() };
-                if state.commit.is_none() && peek.kind().ready() == Ready::Never {
+                if looks && state.commit.is_none() && peek.kind().ready() == Ready::Never {
                     state.queued = false;
                     self.len -= 1;
                     if peek.is_notice() {

@@ -12,8 +12,8 @@
 use crate::abi::{self, bus1_cmd_recv};
 use crate::call::{drop_request, unserve, Call, CallRef, NOTICE, QUEUED, REPLY, TOLD};
 use crate::describe::{
-    add_in_hand, describe, describe_request, describe_writable, fit, size_in_buf, Cursor, Layout,
-    Receive,
+    add_in_hand, describe, describe_peeked, describe_request, describe_writable, fit, size_in_buf,
+    Cursor, Layout, Receive,
 };
 use crate::errno::econnaborted;
 use crate::handle::{Handle, Retired};
@@ -462,6 +462,7 @@ pub(crate) fn tell_request(peer: &Arc<Peer>, call: &Receive<'_>, request: &CallR
         if !draft.get().is_plain() {
             finish_message(peer, call, draft.get(), 0, false);
         }
+        request.drop_request();
     }
     trace::request_received(request);
     Ok(())
@@ -606,6 +607,7 @@ fn take_many(
         begin_current(&request);
         if let Some(draft) = request.request() {
             finish_message(peer, call, draft.get(), used, false);
+            request.drop_request();
         }
         trace::request_received(&request);
     }
@@ -657,19 +659,30 @@ fn take_writable(peer: &Arc<Peer>, call: &mut Receive<'_>, handle: Writable) -> 
 
 /// Shows a message that stays where it is.
 fn peek(peer: &Arc<Peer>, call: &mut Receive<'_>) -> Result<bool> {
-    let item: Arc<DynItem> = {
+    let (item, more): (Arc<DynItem>, _) = {
         let mut inner = peer.inner.lock();
-        match inner.queue.nth(call.cmd.index as usize) {
-            Some(item) => item.into(),
-            None => return Ok(false),
-        }
+        let Some(item) = inner.queue.nth(call.cmd.index as usize) else {
+            return Ok(false);
+        };
+        // Who receives it may drop that meanwhile.
+        let more = match item.kind() {
+            Kind::Call(c) => c.shared_message(),
+            _ => None,
+        };
+        (item.into(), more)
     };
     let mut at = Cursor { n: 0, used: 0 };
-    let needed = size_in_buf(call, item.kind());
+    let needed = match (item.kind(), &more) {
+        (Kind::Call(_), Some(message)) => size_in_buf(call, Kind::Message(message)),
+        (kind, _) => size_in_buf(call, kind),
+    };
     if needed > call.cmd.buf_size as usize {
         return Err(too_small(peer, call, needed));
     }
-    describe(call, item.kind(), &mut at, false)?;
+    match item.kind() {
+        Kind::Call(c) => describe_peeked(call, c, more.as_deref(), &mut at)?,
+        kind => describe(call, kind, &mut at, false)?,
+    }
     call.write_taken(1, at.used as u32)?;
     Ok(true)
 }
@@ -751,7 +764,7 @@ fn finish_call(peer: &Arc<Peer>, call: &Receive<'_>, c: &Call, used: usize) -> u
 
 /// The call is known by its id no more.
 fn forget(peer: &Peer, c: &Call) {
-    let entry = peer.inner.lock().calls.remove(c.id.load(Relaxed));
+    let entry = peer.inner.lock().remove_call(c.id.load(Relaxed));
     drop(entry);
 }
 

@@ -8,7 +8,7 @@
 
 use crate::abi::{self, bus1_cmd_reply, bus1_cmd_send};
 use crate::baggage::Baggage;
-use crate::call::{deliver, fail, take_answered, take_token, Call, CallEntry, CallRef, Came};
+use crate::call::{deliver, fail, take_answered, take_token, Call, CallEntry, CallRef, Came, LEFT};
 use crate::describe::Receive;
 use crate::errno::{ecanceled, econnaborted};
 use crate::handle::Retired;
@@ -56,8 +56,10 @@ fn check(cmd: &bus1_cmd_reply) -> Result {
         return Err(EINVAL);
     }
     let send = &cmd.send;
-    if send.dest == 0 || cmd.flags & DROP != 0 {
-        if !is_empty(send) || (send.dest == 0 && cmd.flags != 0) {
+    if send.dest == 0 {
+        // What it was is not looked at: it may have been sent.
+    } else if cmd.flags & DROP != 0 {
+        if !is_empty(send) {
             return Err(EINVAL);
         }
     } else {
@@ -164,7 +166,7 @@ impl Before for Answer<'_> {
             return Ok(());
         }
         // First what can fail and be seen by nobody.
-        match inner.calls.get(self.token) {
+        match inner.call(self.token) {
             Some(CallEntry::Served(call)) if !call.answering.load(Relaxed) => (),
             Some(CallEntry::Served(_)) => return Err(EBUSY),
             _ => return Err(ENXIO),
@@ -313,8 +315,13 @@ fn answer(peer: &Arc<Peer>, cmd: &bus1_cmd_reply, token: u64) -> Result<Option<W
     let mut load = Load::read(peer, &cmd.send, &payload)?;
     let call = {
         let inner = peer.inner.lock();
-        match inner.calls.get(token) {
+        match inner.call(token) {
             Some(CallEntry::Served(call)) if call.answering.load(Relaxed) => return Err(EBUSY),
+            Some(CallEntry::Served(call)) if call.state() == LEFT => {
+                drop(inner);
+                drop_token(peer, token)?;
+                return Err(ecanceled());
+            }
             Some(CallEntry::Served(call)) => {
                 call.answering.store(true, Relaxed);
                 call.clone()

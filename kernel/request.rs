@@ -138,7 +138,7 @@ pub(crate) fn call(peer: &Arc<Peer>, cmd: &mut bus1_cmd_call, arg: UserPtr) -> R
         return call_to(peer, to, cmd, arg);
     }
     let len = cmd.send.len as usize;
-    let mut new = NewCall::new(peer, to.node, to.account, len, terms(cmd), None, None)?;
+    let mut new = NewCall::new(peer, to.node, to.account, len, true, terms(cmd), None, None)?;
     copy_in(new.inline(), cmd.send.data)?;
     let (entry, call) = new.share();
     let (woken, given) = call::link(entry, peer)?;
@@ -256,7 +256,7 @@ fn find_parent(peer: &Peer, token: u64) -> Result<Option<CallRef>> {
         return Ok(None);
     }
     let inner = peer.inner.lock();
-    let Some(CallEntry::Served(parent)) = inner.calls.get(token) else {
+    let Some(CallEntry::Served(parent)) = inner.call(token) else {
         return Err(ENXIO);
     };
     if u32::from(parent.depth) + 1 >= abi::BUS1_MAX_DEPTH {
@@ -284,7 +284,16 @@ fn make(
         request = Some(draft);
     }
     let len = payload.len();
-    let mut new = NewCall::new(peer, node, account, len, terms(cmd), parent, leases)?;
+    let mut new = NewCall::new(
+        peer,
+        node,
+        account,
+        len,
+        request.is_none(),
+        terms(cmd),
+        parent,
+        leases,
+    )?;
     match request {
         Some(draft) => new.set_request(draft),
         None => read_inline(payload, new.inline())?,
@@ -322,11 +331,11 @@ fn enter(peer: &Peer, call: &CallRef) -> Result {
     loop {
         let mut inner = peer.inner.lock();
         if let Some(g) = growth.take() {
-            growth = inner.calls.grow(g);
+            growth = inner.grow_calls(g);
         }
-        let need = inner.calls.growth(inner.n_requests + 1);
+        let need = inner.call_growth();
         let Some(need) = need else {
-            if let Ok(id) = inner.calls.insert(CallEntry::Made(call.clone())) {
+            if let Some(id) = inner.add_call(CallEntry::Made(call.clone())) {
                 call.id.store(id, Relaxed);
             }
             drop(inner);
@@ -341,7 +350,7 @@ fn enter(peer: &Peer, call: &CallRef) -> Result {
 
 /// The call is known by its id no more.
 fn forget(peer: &Peer, call: &CallRef) {
-    let entry = peer.inner.lock().calls.remove(call.id.load(Relaxed));
+    let entry = peer.inner.lock().remove_call(call.id.load(Relaxed));
     drop(entry);
 }
 
@@ -401,16 +410,18 @@ fn disturbed(
     if !call.leave_from(WAITING) {
         return None;
     }
-    leave(peer, call);
+    leave(peer, call, waiting.id);
     Some(Err(error))
 }
 
 /// The caller has left.
 #[cold]
-fn leave(peer: &Peer, call: &CallRef) {
+fn leave(peer: &Peer, call: &CallRef, id: UserPtr) {
     call.set_lending(false);
     if call.id.load(Relaxed) != 0 {
         forget(peer, call);
+        // It could be written when the call got it.
+        let _ = user::put_u64(id, 0);
     }
     withdraw(call);
 }
@@ -427,7 +438,7 @@ fn serve_nested(peer: &Arc<Peer>, call: &CallRef, waiting: &mut Waiting<'_>) -> 
     };
     unserve(peer, &nested);
     if call.leave_from(AWAY) {
-        leave(peer, call);
+        leave(peer, call, waiting.id);
     } else {
         // There is a result by now.
         keep_result(peer, call);
@@ -514,20 +525,32 @@ pub(crate) fn resume(
     let back = GiveBack::of(peer, &waiting.receive)?;
     let mut retired = None;
     let mut inner = peer.inner.lock();
-    let found = match inner.calls.get(id) {
-        Some(CallEntry::Made(call)) if !call.terms.is_async => Ok(call.clone()),
+    let mut item = None;
+    let mut done = false;
+    let found = match inner.call(id) {
+        Some(CallEntry::Made(call)) => Ok(call.clone()),
         _ => Err(ENXIO),
     };
     let found = found.and_then(|call| {
+        if !call.may_leave() {
+            return Err(ENXIO);
+        }
         back.apply(peer, &mut inner, &mut retired)?;
         if call.come_back(&mut inner) {
-            Ok(call)
-        } else {
-            Err(ENXIO)
+            // There is a result, which may be in the queue, or about to get there.
+            drop(inner.remove_call(id));
+            call.id.store(0, Relaxed);
+            item = inner.queue.remove(&*call);
+            done = true;
         }
+        Ok(call)
     });
     peer.unlock_room(inner);
-    drop(retired);
+    drop((retired, item));
+    if done {
+        // It was read from there a moment ago.
+        let _ = user::put_u64(waiting.id, 0);
+    }
     match found {
         Ok(call) => {
             call.set_lending(true);
@@ -551,7 +574,7 @@ pub(crate) fn cancel(peer: &Arc<Peer>, cmd: &bus1_cmd_ids) -> Result {
     let mut inner = peer.inner.lock();
     let mut ok = true;
     for id in ids.iter() {
-        let call = match inner.calls.get(*id) {
+        let call = match inner.call(*id) {
             Some(CallEntry::Made(call)) if call.may_leave() => call.clone(),
             _ => {
                 ok = false;
@@ -567,7 +590,7 @@ pub(crate) fn cancel(peer: &Arc<Peer>, cmd: &bus1_cmd_ids) -> Result {
         if !ok {
             continue;
         }
-        drop(inner.calls.remove(call.id.load(Relaxed)));
+        drop(inner.remove_call(call.id.load(Relaxed)));
         if call.is_result() {
             if let Some(item) = inner.queue.remove(&**call) {
                 items.push_back(item);

@@ -569,7 +569,7 @@ struct bus1_creds {
 
 /*
  * BUS1_CMD_RECV (MSG-3, MSG-8, MSG-10, MSG-11): give back slices and handles,
- * then receive.
+ * then receive. A request (BUS1_MSG_CALL) is the last of what one command receives.
  *
  * First the slices of release[], if any, are given back as by
  * BUS1_CMD_SLICE_RELEASE, and one count of each of the handles of drop[] as by
@@ -751,7 +751,7 @@ struct bus1_cmd_call {
  * `send` is the reply, and send.dest the token of the request. As of
  * BUS1_CMD_SEND, but for: no flags other than BUS1_SEND_BODY, _MEMFD and _SHARED,
  * no dests, errors, deadline, priority. If send.dest is 0 there is nothing to
- * answer, and all of `send` is 0. The token is used up as the reply is sent.
+ * answer, and the rest of it is not looked at. The token is used up as the reply is sent.
  * BUS1_REPLY_ERROR marks the reply as an error, which is up to caller and server.
  * With BUS1_REPLY_DROP there is no reply but the end of the call
  * (ECONNABORTED): all of `send` but dest is 0.
@@ -768,12 +768,12 @@ struct bus1_cmd_call {
  * ENXIO      send.dest is no token, or was answered; `id` as of BUS1_CMD_CALL
  * EBUSY      another thread is just about to answer that
  * ECANCELED  the caller has left: the reply went nowhere, the token is gone, and
- *            nothing was received
+ *            nothing was received (what was to be given back is, if n_release and
+ *            n_drop are 0)
  * EMSGSIZE   the reply is more than the caller has set aside for it (bytes,
  *            handles or files): answer with less
  * EDQUOT     the caller or its user has as many handles as it may have, or its user
  *            as many pages in pools: likewise
- * EFAULT     also: send.dest could not be set to 0 (nothing was done)
  * And as of BUS1_CMD_SEND, where they are of the message and not of the
  * destination, and of BUS1_CMD_RECV.
  */
@@ -852,8 +852,8 @@ struct bus1_cmd_info {
 	__u32 n_queued;		/* messages and notices */
 	__u32 n_slices;		/* queued and received */
 	__u32 max_inline;	/* bytes: payloads up to it travel inline */
-	__u32 n_calls;		/* requests to be answered, and calls without a
-				   thread that waits */
+	__u32 n_calls;		/* requests to be answered, and calls of its own
+				   that have an id */
 };
 #define BUS1_CMD_INFO_VER0	56
 
