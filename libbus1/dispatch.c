@@ -285,9 +285,9 @@ static bool want_more(const b1_peer *peer, int done, const struct deferred *repl
 	/* What waits has to be given back, or sent, anyway: it may as well receive. */
 	if (done == 0 || peer->n_slices > 0 || peer->n_drops > 0 || reply->token)
 		return true;
-	/* A notice of room comes alone, whatever is behind it. */
-	return peer->ready_n == BATCH ||
-	       (peer->ready_n == 1 && peer->ready[0].type == BUS1_MSG_WRITABLE);
+	/* Nothing comes together with what is behind a notice of room or a request. */
+	return peer->ready_n == BATCH || peer->ready[peer->ready_n - 1].type == BUS1_MSG_WRITABLE ||
+	       peer->ready[peer->ready_n - 1].type == BUS1_MSG_CALL;
 }
 
 /* Nothing is received next that a reply could go with. Locked, but lets go of the lock. */

@@ -147,15 +147,57 @@ TEST("CALL-2 LIB-4 a server that dies ends the calls that it serves, and those t
 	server_deinit(&s);
 }
 
+static void once_run(void *arg)
+{
+	b1_handle *to = arg;
+	b1_message *reply = NULL;
+
+	OK(b1_call(to, &(b1_outgoing){ .data = "x", .size = 1 }, NULL, &reply));
+	CHECK(b1_handle_is_dead(to));
+	b1_message_unref(reply);
+	ERR(b1_call(to, &(b1_outgoing){ .data = "x", .size = 1 }, NULL, &reply), EHOSTUNREACH);
+}
+
+static int never(b1_message *reply, int error, void *userdata)
+{
+	FAIL("error %d", error);
+}
+
 TEST("CALL-2 OBJ-9 LIB-4 a one-shot handle carries one call")
 {
-	struct server s;
+	struct test_thread thread;
+	b1_node *facet = NULL;
+	b1_handle *to = NULL;
+	b1_watch *watch;
+	struct pair p;
+	unsigned int i;
 
-	server_init(&s, 9);
-	OK(call(&s, "e", NULL));
-	CHECK(b1_handle_is_dead(s.to));
-	ERR(call(&s, "e", NULL), EHOSTUNREACH);
-	server_deinit(&s);
+	pair_init(&p);
+	for (i = 1; i <= 2; i++) {
+		OK(b1_node_new_facet(p.box.node, &facet, 9, B1_FACET_ONCE, NULL));
+		OK(b1_handle_transfer(b1_node_get_handle(facet), p.b, &to));
+		if (i == 1) {
+			test_start(&thread, once_run, to);
+		} else {
+			OK(b1_call_async(to, &(b1_outgoing){ 0 }, NULL, &watch, never, NULL));
+			CHECK(b1_handle_is_dead(to));
+			b1_watch_free(watch);
+			/* One that was not received may have been withdrawn: it is used up all the same. */
+			ERR(b1_call(to, &(b1_outgoing){ 0 }, NULL, NULL), EHOSTUNREACH);
+			drain(p.a);
+			b1_handle_unref(to);
+			b1_node_unref(facet);
+			break;
+		}
+		process_until(p.a, &p.box.n_messages, i);
+		EQ(b1_message_get_badge(p.box.last), 9);
+		OK(b1_message_reply_bytes(p.box.last, "x", 1));
+		test_join(&thread);
+		b1_handle_unref(to);
+		b1_node_unref(facet);
+	}
+	box_empty(&p.box);
+	pair_deinit(&p);
 }
 
 TEST("CALL-2 MSG-6 MSG-7 OBJ-6 LIB-4 what messages can bring requests and replies can, too")
@@ -256,11 +298,6 @@ TEST("OBJ-1 CALL-2 LIB-1 a call whose own peer ends has no reply")
 	b1_handle_unref(s.to);
 	test_kill(s.pid);
 	close(s.told);
-}
-
-static int never(b1_message *reply, int error, void *userdata)
-{
-	FAIL("%d", error);
 }
 
 TEST("LIB-1 CALL-2 what a child process inherits of calls it can not use")

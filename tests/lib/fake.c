@@ -650,7 +650,7 @@ int fake_recv(struct fake_peer *peer, struct bus1_cmd_recv *cmd)
 		dequeue(peer);
 		fake_deliver(peer, msg, &msgs[cmd->n_msgs], PTR(cmd->buf), &used);
 		fake_drop_msg(peer, msg);
-		if (msgs[cmd->n_msgs].type == BUS1_MSG_WRITABLE) {
+		if (msgs[cmd->n_msgs].type == BUS1_MSG_WRITABLE || msgs[cmd->n_msgs].type == BUS1_MSG_CALL) {
 			cmd->n_msgs++;
 			break;
 		}

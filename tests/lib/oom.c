@@ -133,20 +133,17 @@ TEST("LIB-1 ABI-2 CALL-2 out of memory: calls, requests and replies")
 	for (i = 1; failed; i++) {
 		failed = false;
 		fail_at = i;
-		k = p.box.n_messages;
 		if (b1_peer_process(p.a) != -ENOMEM)
 			CHECK(!failed);
 		fail_at = 0;
 		n_failed += failed;
-		if (p.box.n_messages == k || !b1_message_is_call(p.box.last))
-			continue;
-		check_pattern(p.box.last, LARGE, 6);
-		OK(b1_message_reply(p.box.last, &(b1_outgoing){ .data = data, .size = sizeof(data),
-								.handles = &handle, .n_handles = 1 }));
 	}
-	/* Those that came together with another were dropped. */
-	box_empty(&p.box);
+	/* The last one is answered, the others were dropped. */
 	EQ(p.box.n_messages, 3);
+	check_pattern(p.box.last, LARGE, 6);
+	OK(b1_message_reply(p.box.last, &(b1_outgoing){ .data = data, .size = sizeof(data),
+							.handles = &handle, .n_handles = 1 }));
+	box_empty(&p.box);
 	failed = true;
 	for (i = 1; failed; i++) {
 		int64_t r;
