@@ -477,16 +477,14 @@ impl Call {
         went
     }
 
-    /// The caller waits again. With its lock held, and if it [may leave](Self::may_leave). True if there is
-    /// a result already.
-    pub(crate) fn come_back(&self, _caller: &mut Inner) -> bool {
+    /// The caller waits again, if there is no result yet. With its lock held, and if it [may
+    /// leave](Self::may_leave).
+    pub(crate) fn come_back(&self, _caller: &mut Inner) {
         let task = Waker::current().map_or(ptr::null_mut(), Waker::into_raw);
         self.task.store(task, Relaxed);
-        let is_done = !self.step(AWAY, WAITING);
-        if is_done {
+        if !self.step(AWAY, WAITING) {
             drop(self.take_task());
         }
-        is_done
     }
 
     /// The caller leaves: it wants no result. False if there is one.

@@ -115,11 +115,17 @@ pub(crate) fn begin_current(call: &CallRef) {
     }
 }
 
+/// A thread was raised for it.
+#[inline]
+pub(crate) fn has_raised(call: &Call) -> bool {
+    call.raised.load(Relaxed) != 0
+}
+
 /// The call is over at the server, or is not served yet after all. After its state has changed, if it
 /// has. No lock may be held.
 #[inline]
 pub(crate) fn end(call: &Call) {
-    if call.raised.load(Relaxed) != 0 {
+    if has_raised(call) {
         lower(call);
     }
 }

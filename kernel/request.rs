@@ -545,10 +545,8 @@ pub(crate) fn resume(
     let back = GiveBack::of(peer, &waiting.receive)?;
     let mut retired = None;
     let mut inner = peer.inner.lock();
-    let mut item = None;
-    let mut done = false;
     let found = match inner.call(id) {
-        Some(CallEntry::Made(call)) => Ok(call.clone()),
+        Some(CallEntry::Made(call)) if !call.terms.is_async => Ok(call.clone()),
         _ => Err(ENXIO),
     };
     let found = found.and_then(|call| {
@@ -560,21 +558,11 @@ pub(crate) fn resume(
         if nested.is_some() {
             return Ok((call, nested));
         }
-        if call.come_back(&mut inner) {
-            // There is a result, which may be in the queue, or about to get there.
-            drop(inner.remove_call(id));
-            call.id.store(0, Relaxed);
-            item = inner.queue.remove(&*call);
-            done = true;
-        }
+        call.come_back(&mut inner);
         Ok((call, None))
     });
     peer.unlock_room(inner);
-    drop((retired, item));
-    if done {
-        // It was read from there a moment ago.
-        let _ = user::put_u64(waiting.id, 0);
-    }
+    drop(retired);
     match found {
         Ok((call, None)) => {
             call.set_lending(true);
