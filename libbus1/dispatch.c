@@ -3,7 +3,6 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "internal.h"
 
@@ -13,6 +12,9 @@ struct event {
 	b1_node *node;		/* of the message, or unused */
 	b1_handle *dead;
 	b1_handle *writable;
+	b1_watch *call;		/* that is over, with `result` */
+	int result;
+	b1_message *cancelled;
 };
 
 static bool have_ready(const b1_peer *peer)
@@ -37,79 +39,143 @@ static int grow_buf(b1_peer *peer, uint32_t size)
 }
 
 /*
- * Receive a batch, and give back what waits for that, in one command. There
- * must be nothing ready. Unless BUS1_RECV_NONBLOCK is in `flags` the lock is let
- * go meanwhile. Returns 1 if something is ready now, 0 if nothing was there (in
- * time), or -errno. Locked.
+ * Receive a batch, and give back what waits for that, in one command; and send `reply`
+ * first, if there is one, in the same. There must be nothing ready. Unless
+ * BUS1_RECV_NONBLOCK is in `flags`, and there is no reply, the lock is let go meanwhile.
+ * Returns 1 if something is ready now, 0 if nothing was there (in time), or -errno.
+ * Locked.
  */
-static int receive(b1_peer *peer, uint64_t flags, uint64_t deadline)
+static int receive(b1_peer *peer, uint64_t flags, uint64_t deadline, struct deferred *reply)
 {
 	uint64_t slices[SLICES_MAX], drops[DROPS_MAX];
-	struct bus1_cmd_recv cmd;
+	struct bus1_cmd_reply both;
+	struct bus1_cmd_recv *cmd = &both.recv;
+	bool replies;
 	int r;
 
-	do {
-		cmd = (struct bus1_cmd_recv){
+	for (;;) {
+		*cmd = (struct bus1_cmd_recv){
 			.flags = flags | BUS1_RECV_MEMFD | (peer->wants_fds ? BUS1_RECV_FDS : 0),
 			.deadline = deadline,
 			.msgs = (uintptr_t)peer->ready,
 			.buf = (uintptr_t)peer->buf,
 			.n_release = peer->n_slices,
 			.n_drop = peer->n_drops,
-			.n_msgs = BATCH,
+			/* Who waits for what this thread receives is not woken by what lies here. */
+			.n_msgs = peer->n_polling ? 1 : BATCH,
 			.msg_size = sizeof(peer->ready[0]),
 			.buf_size = peer->buf_size,
 		};
 		if (peer->n_slices) {
 			memcpy(slices, peer->slices, peer->n_slices * sizeof(slices[0]));
-			cmd.release = (uintptr_t)slices;
+			cmd->release = (uintptr_t)slices;
 			peer->n_slices = 0;
 			peer->slices_len = 0;
 		}
 		if (peer->n_drops) {
 			memcpy(drops, peer->drops, peer->n_drops * sizeof(drops[0]));
-			cmd.drop = (uintptr_t)drops;
+			cmd->drop = (uintptr_t)drops;
 			peer->n_drops = 0;
 		}
-		if (flags & BUS1_RECV_NONBLOCK) {
-			r = b1__command(peer, BUS1_CMD_RECV, &cmd);
+		replies = reply && reply->token;
+		if (!replies && flags & BUS1_RECV_NONBLOCK) {
+			r = b1__command(peer, BUS1_CMD_RECV, cmd);
 		} else {
 			peer->receiving = true;
 			b1__unlock(peer);
-			r = b1__command(peer, BUS1_CMD_RECV, &cmd);
+			if (replies) {
+				both.flags = both.id = 0;
+				b1__reply_set(&both.send, reply);
+				r = b1__command(peer, BUS1_CMD_REPLY, &both);
+			} else {
+				r = b1__command(peer, BUS1_CMD_RECV, cmd);
+			}
 			b1__lock(peer);
 			peer->receiving = false;
 		}
-		if (cmd.n_release || cmd.n_drop) {
+		if (replies && (r >= 0 || !both.send.dest || r == -ECANCELED))
+			reply->token = 0;
+		if (cmd->n_release || cmd->n_drop) {
 			/* It failed before they were given back. */
-			b1__give_back(peer, BUS1_CMD_SLICE_RELEASE, slices, cmd.n_release);
-			b1__give_back(peer, BUS1_CMD_HANDLE_RELEASE, drops, cmd.n_drop);
+			b1__give_back(peer, BUS1_CMD_SLICE_RELEASE, slices, cmd->n_release);
+			b1__give_back(peer, BUS1_CMD_HANDLE_RELEASE, drops, cmd->n_drop);
 			if (r == -ENXIO || r == -EPERM)
 				continue;
 		}
-		if (r == -EMSGSIZE)
-			r = grow_buf(peer, cmd.buf_used) ?: 1;
-		else
+		if (replies && r < 0 && (r == -ECANCELED || reply->token)) {
+			/* Nothing was received, as the reply could not be sent. */
+			b1__unlock(peer);
+			b1__reply_deferred(peer, reply);
+			b1__lock(peer);
+			if (have_ready(peer))
+				return 1;
+			if (peer->receiving)
+				return 0;
+			continue;
+		}
+		if (r != -EMSGSIZE)
 			break;
-	} while (r > 0 || r == -ENXIO || r == -EPERM);
+		r = grow_buf(peer, cmd->buf_used);
+		if (r < 0)
+			break;
+	}
 	if (r == -EAGAIN || r == -ETIMEDOUT)
 		return 0;
 	if (r < 0)
 		return r;
-	peer->ready_n = cmd.n_msgs;
+	peer->ready_n = cmd->n_msgs;
 	peer->ready_next = 0;
-	return cmd.n_msgs > 0;
+	return cmd->n_msgs > 0;
+}
+
+/* There is a call whose reply may bring this handle, and be looked at after this. Locked. */
+static int note_death(b1_peer *peer, uint64_t id)
+{
+	uint64_t *deaths;
+	size_t max;
+
+	if (!peer->n_calling)
+		return 0;
+	if (peer->n_deaths == peer->max_deaths) {
+		max = peer->max_deaths * 2 ?: 16;
+		deaths = malloc(max * sizeof(deaths[0]));
+		if (!deaths)
+			return -ENOMEM;
+		if (peer->n_deaths)
+			memcpy(deaths, peer->deaths, peer->n_deaths * sizeof(deaths[0]));
+		free(peer->deaths);
+		peer->deaths = deaths;
+		peer->max_deaths = max;
+	}
+	peer->deaths[peer->n_deaths++] = id;
+	return 0;
+}
+
+/* A reply to a call that was not cancelled, or how it ended. As parse(). */
+static int parse_reply(b1_peer *peer, const struct bus1_msg *msg, struct event *event)
+{
+	int r = 0;
+
+	if (!msg->error)
+		r = b1__message_new(peer, &event->message, msg, peer->buf);
+	if (r < 0)
+		return r;
+	event->call = b1__call_take(peer, msg);
+	event->result = msg->flags & BUS1_MSG_F_ERROR ? -EREMOTEIO : -msg->error;
+	return 0;
 }
 
 /* Find whom a message or notice is for. 0, or -ENOMEM and nothing happened. Locked. */
 static int parse(b1_peer *peer, const struct bus1_msg *msg, struct event *event)
 {
 	b1_handle *handle = b1__find(peer, msg->id);
+	b1_message *request;
 	int r;
 
 	*event = (struct event){ 0 };
 	switch (msg->type) {
 	case BUS1_MSG_DATA:
+	case BUS1_MSG_CALL:
 		r = b1__message_new(peer, &event->message, msg, peer->buf);
 		if (r < 0)
 			return r;
@@ -121,6 +187,9 @@ static int parse(b1_peer *peer, const struct bus1_msg *msg, struct event *event)
 			event->node = b1_node_ref(b1__node(handle));
 		break;
 	case BUS1_MSG_NODE_DEAD:
+		r = note_death(peer, msg->id);
+		if (r < 0)
+			return r;
 		if (handle && !handle->is_node && !atomic_load(&handle->dead)) {
 			atomic_store_explicit(&handle->dead, true, memory_order_release);
 			event->dead = b1_handle_ref(handle);
@@ -131,48 +200,146 @@ static int parse(b1_peer *peer, const struct bus1_msg *msg, struct event *event)
 		if (handle && atomic_load(&handle->n_writable))
 			event->writable = b1_handle_ref(handle);
 		break;
+	case BUS1_MSG_REPLY:
+		return parse_reply(peer, msg, event);
+	case BUS1_MSG_CANCELLED:
+		/* It may have been answered meanwhile. */
+		request = b1__idmap_find(&peer->requests, msg->id);
+		if (request) {
+			atomic_store_explicit(&request->cancelled, true, memory_order_release);
+			event->cancelled = b1_message_ref(request);
+		}
+		break;
 	}
 	return 0;
 }
 
-/* Call back for `event`, and let go of what it refers to. Not locked. */
-static int dispatch(b1_peer *peer, struct event *event)
+/* A callback, with what this thread is in. */
+static void begin(struct serving *serving, b1_message *message, struct deferred *deferred)
 {
+	*serving = (struct serving){ .up = b1__serving, .message = message, .deferred = deferred };
+	b1__serving = serving;
+}
+
+static void end(struct serving *serving)
+{
+	b1__serving = serving->up;
+}
+
+int b1__dispatch(b1_node *node, b1_message *message, struct deferred *deferred)
+{
+	struct serving serving;
+	int r = 0;
+
+	if (node && node->handler) {
+		begin(&serving, message, deferred);
+		r = node->handler(node, message, node->userdata);
+		end(&serving);
+	}
+	b1__message_unref_soon(message);
+	b1_node_unref(node);
+	return r < 0 ? r : 0;
+}
+
+/* Call back for `event`, and let go of what it refers to. Not locked. */
+static int dispatch(b1_peer *peer, struct event *event, struct deferred *deferred)
+{
+	struct serving serving;
 	b1_unused_fn unused;
 	int r = 0;
 
+	if (event->message && !event->call)
+		return b1__dispatch(event->node, event->message, deferred);
+	begin(&serving, NULL, NULL);
 	if (event->dead) {
 		r = b1__handle_call_watches(event->dead);
 		b1_handle_unref(event->dead);
 	} else if (event->writable) {
 		r = b1__handle_call_writable(event->writable);
 		b1_handle_unref(event->writable);
-	} else if (event->message) {
-		if (event->node && event->node->handler)
-			r = event->node->handler(event->node, event->message, event->node->userdata);
-		b1__message_unref_soon(event->message);
+	} else if (event->call) {
+		r = event->call->reply(event->message, event->result, event->call->userdata);
+		b1__watch_unref(event->call);
+		if (event->message)
+			b1__message_unref_soon(event->message);
+	} else if (event->cancelled) {
+		r = b1__request_cancelled(event->cancelled);
+		b1_message_unref(event->cancelled);
 	} else if (event->node) {
 		b1__lock(peer);
 		unused = event->node->unused;
 		b1__unlock(peer);
 		if (unused)
 			r = unused(event->node, event->node->userdata);
+		b1_node_unref(event->node);
 	}
-	b1_node_unref(event->node);
+	end(&serving);
 	return r < 0 ? r : 0;
 }
 
 /* Whether process(), having done `done`, should ask the kernel for more. Locked. */
-static bool want_more(const b1_peer *peer, int done)
+static bool want_more(const b1_peer *peer, int done, const struct deferred *reply)
 {
 	if (peer->receiving || done >= PROCESS_MAX)
 		return false;
-	/* What waits has to be given back anyway: it may as well receive. */
-	if (done == 0 || peer->n_slices > 0 || peer->n_drops > 0)
+	/* What waits has to be given back, or sent, anyway: it may as well receive. */
+	if (done == 0 || peer->n_slices > 0 || peer->n_drops > 0 || reply->token)
 		return true;
-	/* A notice of room comes alone, whatever is behind it. */
-	return peer->ready_n == BATCH ||
-	       (peer->ready_n == 1 && peer->ready[0].type == BUS1_MSG_WRITABLE);
+	/* Nothing comes together with what is behind a notice of room or a request. */
+	return peer->ready_n == BATCH || peer->ready[peer->ready_n - 1].type == BUS1_MSG_WRITABLE ||
+	       peer->ready[peer->ready_n - 1].type == BUS1_MSG_CALL;
+}
+
+/* Nothing is received next that a reply could go with. Locked, but lets go of the lock. */
+static void send_reply(b1_peer *peer, struct deferred *reply)
+{
+	if (!reply->token)
+		return;
+	b1__unlock(peer);
+	b1__reply_deferred(peer, reply);
+	b1__lock(peer);
+}
+
+/*
+ * Call back for all that is ready, and, unless `will_wait`, for more. `reply` is what is to
+ * be sent with the next receive, before and after. Returns how much was done, or what a
+ * callback returned. Locked, but lets go of the lock.
+ */
+static int work(b1_peer *peer, struct deferred *reply, bool will_wait)
+{
+	struct serving serving;
+	struct event event;
+	int done = 0, r = 0;
+
+	while (r >= 0 && done < PROCESS_MAX + BATCH) {
+		if (!have_ready(peer)) {
+			if ((will_wait && done) || !want_more(peer, done, reply))
+				break;
+			r = receive(peer, BUS1_RECV_NONBLOCK, 0, reply);
+			if (r <= 0)
+				break;
+		}
+		if (reply->token) {
+			send_reply(peer, reply);
+			continue;
+		}
+		r = parse(peer, &peer->ready[peer->ready_next], &event);
+		if (r < 0)
+			break;
+		peer->ready_next++;
+		done++;
+		b1__unlock(peer);
+		r = dispatch(peer, &event, reply);
+		b1__lock(peer);
+	}
+	/* What has come in time comes first. */
+	if (r >= 0) {
+		begin(&serving, NULL, NULL);
+		r = b1__calls_expire(peer);
+		end(&serving);
+		done += r > 0 ? r : 0;
+	}
+	return r < 0 ? r : done;
 }
 
 /*
@@ -182,35 +349,24 @@ static bool want_more(const b1_peer *peer, int done)
  */
 int b1_peer_process(b1_peer *peer)
 {
-	struct event event;
-	int done = 0, r;
+	struct deferred reply;
+	int r;
 
 	r = b1__check(peer);
 	if (r < 0)
 		return r;
+	reply.token = 0;
 	b1_peer_ref(peer);
 	b1__lock(peer);
-	while (r >= 0 && done < PROCESS_MAX + BATCH) {
-		if (!have_ready(peer)) {
-			if (!want_more(peer, done))
-				break;
-			r = receive(peer, BUS1_RECV_NONBLOCK, 0);
-			if (r <= 0)
-				break;
-		}
-		r = parse(peer, &peer->ready[peer->ready_next], &event);
-		if (r < 0)
-			break;
-		peer->ready_next++;
-		done++;
-		b1__unlock(peer);
-		r = dispatch(peer, &event);
-		b1__lock(peer);
-	}
+	/* The loop of this thread will ask again. */
+	if (peer->asked && pthread_equal(peer->asked_by, pthread_self()))
+		peer->asked = false;
+	r = work(peer, &reply, false);
+	send_reply(peer, &reply);
 	b1__flush(peer);
 	b1__unlock(peer);
 	b1_peer_unref(peer);
-	return r < 0 ? r : done;
+	return r;
 }
 
 int b1_peer_get_timeout(b1_peer *peer, uint64_t *deadlinep)
@@ -221,7 +377,10 @@ int b1_peer_get_timeout(b1_peer *peer, uint64_t *deadlinep)
 	if (r < 0)
 		return r;
 	b1__lock(peer);
-	*deadlinep = have_ready(peer) ? 0 : UINT64_MAX;
+	*deadlinep = have_ready(peer) ? 0 : b1__calls_deadline(peer);
+	peer->asked = true;
+	peer->asked_until = *deadlinep;
+	peer->asked_by = pthread_self();
 	b1__unlock(peer);
 	return 0;
 }
@@ -230,47 +389,98 @@ int b1_peer_get_timeout(b1_peer *peer, uint64_t *deadlinep)
 static int wait_poll(b1_peer *peer, uint64_t deadline)
 {
 	struct pollfd pollfd = { .fd = peer->fd, .events = POLLIN };
-	struct timespec now, left = { 0 };
-	uint64_t now_ns;
+	struct timespec left = { 0 };
+	uint64_t now;
 	int r;
 
 	if (deadline != UINT64_MAX) {
-		clock_gettime(CLOCK_MONOTONIC, &now);
-		now_ns = (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-		if (deadline > now_ns) {
-			left.tv_sec = (time_t)((deadline - now_ns) / 1000000000);
-			left.tv_nsec = (long)((deadline - now_ns) % 1000000000);
+		now = b1__now();
+		if (deadline > now) {
+			left.tv_sec = (time_t)((deadline - now) / 1000000000);
+			left.tv_nsec = (long)((deadline - now) % 1000000000);
 		}
 	}
 	r = ppoll(&pollfd, 1, deadline == UINT64_MAX ? NULL : &left, NULL);
 	return r < 0 ? -errno : r;
 }
 
+/*
+ * Wait until something is ready, or the descriptor readable, or the deadline of a call
+ * has passed (1); or until `deadline` (0). Locked, but lets go of the lock.
+ */
+static int wait_for(b1_peer *peer, uint64_t deadline, struct deferred *reply)
+{
+	uint64_t until = b1__calls_deadline(peer);
+	bool poll_instead;
+	int r = 0;
+
+	if (have_ready(peer))
+		return 1;
+	if (until > deadline)
+		until = deadline;
+	if (!peer->n_waiting++ || peer->wait_until < until)
+		peer->wait_until = until;
+	poll_instead = peer->receiving;
+	if (!poll_instead && deadline == 0) {
+		r = receive(peer, BUS1_RECV_NONBLOCK, 0, reply);
+	} else if (!poll_instead) {
+		r = receive(peer, 0, until == UINT64_MAX ? 0 : until, reply);
+		/* It does not wait if the file is O_NONBLOCK. */
+		poll_instead = r == 0;
+	}
+	if (poll_instead) {
+		peer->n_polling++;
+		b1__flush(peer);
+		b1__unlock(peer);
+		b1__reply_deferred(peer, reply);
+		r = wait_poll(peer, until);
+		b1__lock(peer);
+		peer->n_polling--;
+	}
+	peer->n_waiting--;
+	return r == 0 && until < deadline ? 1 : r;
+}
+
 /* It does not just poll, it receives: one system call where there would be two. */
 int b1_peer_wait(b1_peer *peer, uint64_t deadline)
 {
-	bool poll_instead = false;
+	struct deferred none;
 	int r;
 
 	r = b1__check(peer);
 	if (r < 0)
 		return r;
+	none.token = 0;
 	b1_peer_ref(peer);
 	b1__lock(peer);
-	if (have_ready(peer))
-		r = 1;
-	else if (peer->receiving)
-		poll_instead = true;
-	else if (deadline == 0)
-		r = receive(peer, BUS1_RECV_NONBLOCK, 0);
-	else {
-		r = receive(peer, 0, deadline == UINT64_MAX ? 0 : deadline);
-		/* It does not wait if the file is O_NONBLOCK. */
-		poll_instead = r == 0;
-	}
+	r = wait_for(peer, deadline, &none);
 	b1__unlock(peer);
-	if (poll_instead)
-		r = wait_poll(peer, deadline);
+	b1_peer_unref(peer);
+	return r;
+}
+
+int b1_peer_run(b1_peer *peer, uint64_t deadline)
+{
+	struct deferred reply;
+	int r;
+
+	r = b1__check(peer);
+	if (r < 0)
+		return r;
+	reply.token = 0;
+	b1_peer_ref(peer);
+	b1__lock(peer);
+	do {
+		r = wait_for(peer, deadline, &reply);
+		if (r > 0) {
+			r = work(peer, &reply, true);
+			if (r >= 0)
+				r = 1;
+		}
+	} while (r > 0);
+	send_reply(peer, &reply);
+	b1__flush(peer);
+	b1__unlock(peer);
 	b1_peer_unref(peer);
 	return r;
 }

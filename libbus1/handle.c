@@ -4,19 +4,6 @@
 
 #include "internal.h"
 
-struct b1_watch {
-	/* One for the user, unless floating; one for the list, or for the call. */
-	atomic_uint refs;
-	b1_peer *peer;		/* its memory is held */
-	b1_dead_fn call;	/* or a b1_writable_fn, which is the same type */
-	void *userdata;
-	bool is_writable;	/* called for room, each time; else for death, once */
-	bool due;		/* under the lock, as all below: is to be called for room */
-	b1_destroy_fn destroy;
-	b1_handle *handle;	/* whose list it is in; NULL: none */
-	b1_watch *next, **link;	/* link points to what points here */
-};
-
 /*
  * Watches
  */
@@ -27,13 +14,13 @@ static void watch_unlink(b1_watch *watch)
 	*watch->link = watch->next;
 	if (watch->next)
 		watch->next->link = watch->link;
-	if (watch->is_writable)
+	if (watch->kind == WATCH_WRITABLE)
 		watch->handle->n_writable--;
 	watch->handle = NULL;
 	watch->next = NULL;
 }
 
-static void watch_unref(b1_watch *watch)
+void b1__watch_unref(b1_watch *watch)
 {
 	if (!b1__unref(&watch->refs))
 		return;
@@ -62,7 +49,7 @@ static int watch_new(b1_handle *handle, b1_watch **watchp, bool is_writable, b1_
 	watch->peer = b1__hold(peer);
 	watch->call = call;
 	watch->userdata = userdata;
-	watch->is_writable = is_writable;
+	watch->kind = is_writable ? WATCH_WRITABLE : WATCH_DEAD;
 
 	b1__lock(peer);
 	if (atomic_load(&peer->ended)) {
@@ -121,13 +108,17 @@ b1_watch *b1_watch_free(b1_watch *watch)
 	if (!watch || b1__forked(watch->peer))
 		return NULL;
 	b1__lock(watch->peer);
-	linked = watch->handle;
-	if (linked)
+	linked = watch->handle || watch->linked;
+	if (watch->handle)
 		watch_unlink(watch);
+	else if (watch->linked)
+		b1__call_unlink(watch);
 	b1__unlock(watch->peer);
+	if (linked && watch->kind == WATCH_CALL)
+		b1__give_back(watch->peer, BUS1_CMD_CALL_CANCEL, &watch->id, 1);
 	if (linked)
-		watch_unref(watch);
-	watch_unref(watch);
+		b1__watch_unref(watch);
+	b1__watch_unref(watch);
 	return NULL;
 }
 
@@ -146,8 +137,8 @@ int b1__handle_call_watches(b1_handle *handle)
 		if (!watch)
 			return r;
 		/* Those for room end uncalled. */
-		k = watch->is_writable ? 0 : watch->call(handle, watch->userdata);
-		watch_unref(watch);
+		k = watch->kind == WATCH_WRITABLE ? 0 : watch->call(handle, watch->userdata);
+		b1__watch_unref(watch);
 		if (k < 0 && r >= 0)
 			r = k;
 	}
@@ -162,7 +153,7 @@ int b1__handle_call_writable(b1_handle *handle)
 	/* Those there are now, each once, whatever their callbacks do to the list. */
 	b1__lock(peer);
 	for (watch = handle->watches; watch; watch = watch->next)
-		watch->due = watch->is_writable;
+		watch->due = watch->kind == WATCH_WRITABLE;
 	b1__unlock(peer);
 	for (;;) {
 		b1__lock(peer);
@@ -176,7 +167,7 @@ int b1__handle_call_writable(b1_handle *handle)
 		if (!watch)
 			return r;
 		k = watch->call(handle, watch->userdata);
-		watch_unref(watch);
+		b1__watch_unref(watch);
 		if (k < 0 && r >= 0)
 			r = k;
 	}
@@ -305,7 +296,7 @@ void b1__handles_unref(b1_peer *peer, b1_handle *const *handles, size_t n, bool 
 			b1__unlock(peer);
 			if (!watch)
 				break;
-			watch_unref(watch);
+			b1__watch_unref(watch);
 		}
 		if (handle->is_node)
 			b1__node_finish(b1__node(handle));

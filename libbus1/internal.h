@@ -2,8 +2,8 @@
 /*
  * What the parts of libbus1 share. The layers, each knowing those above it in
  * this list: idmap; peer (file, pool, ids, kernel commands); handle and node;
- * transfer; large (buffers, memfds); message; send; dispatch (receiving and
- * calling back).
+ * transfer; large (buffers, memfds); message; send; reply; async (calls without a
+ * thread that waits); dispatch (receiving and calling back); call.
  *
  * Counting. A node or handle is alive as long as its `refs` is above 0. The step
  * from 1 to 0 is only ever taken with the peer's lock held, and the object
@@ -19,8 +19,15 @@
  * and are parsed one by one. A notice of death thus never overtakes the message
  * that brought the handle, though several threads process. Commands that give
  * or take counts are made under the lock too, and none of them can block. The
- * only one that blocks is a receive in b1_peer_wait(); it is made without the
- * lock, by the one thread that set `receiving`.
+ * only one that blocks is a receive in b1_peer_wait() and the like; it is made
+ * without the lock, by the one thread that set `receiving`. The other exception
+ * is a call that blocks: its thread gets the reply, and requests within the call,
+ * past the queue, and what it got may be overtaken by notices before it has the
+ * lock. So deaths are noted while there are such calls (`deaths`).
+ *
+ * Requests. The token of one is used up by the reply, or with the message's last
+ * reference. Until then it is in `requests`, where the notice that its caller has
+ * left finds it, and its last reference goes under the lock, as a handle's does.
  *
  * Callbacks, and everything that may free user data, run without the lock.
  */
@@ -42,6 +49,7 @@
 #define SLICES_MAX	64	/* that wait to be given back with the next receive */
 #define COUNTS_MAX	256	/* that a handle collects before some are given back */
 #define DROPS_MAX	256	/* that wait to be given back with the next receive */
+#define INLINE_MAX	256	/* bytes of payload that may wait for the next receive */
 
 struct b1_peer {
 	atomic_uint refs;	/* of the users; at 0 the peer has ended */
@@ -56,6 +64,24 @@ struct b1_peer {
 	bool receiving;		/* a thread is in a receive that blocks */
 	bool wants_fds;
 	struct idmap map;	/* id to b1_handle (of nodes too): all that live */
+	struct idmap requests;	/* token to b1_message: those to be answered */
+	uint32_t max_inline;	/* bytes; set once */
+
+	struct idmap calls;	/* serial to b1_watch: those that wait for a reply */
+	uint64_t serial;	/* of the last one */
+	b1_watch *first, *last;	/* those with a deadline, by that */
+	uint64_t kick;		/* a node to wake up who waits by; 0: none yet */
+
+	unsigned int n_waiting;	/* threads in b1_peer_wait(), b1_peer_run() */
+	unsigned int n_polling;	/* of those: that wait for what another receives */
+	uint64_t wait_until;	/* none of those waits for longer, if there are any */
+	bool asked;		/* that thread was told asked_until, and may be waiting */
+	uint64_t asked_until;
+	pthread_t asked_by;
+
+	unsigned int n_calling;	/* blocking calls that handles may come by */
+	uint64_t *deaths;	/* handles that died since n_calling was 0 */
+	size_t n_deaths, max_deaths;
 
 	unsigned int n_slices;	/* to give back */
 	uint64_t slices_len;	/* sum of their payloads, in bytes */
@@ -110,6 +136,29 @@ struct b1_node {
 	b1_node *next, **link;	/* among the facets of base; link points to what points here */
 };
 
+/* What calls back: for a handle, or for the reply to a call. */
+struct b1_watch {
+	/* One for the user, unless floating; one for the list, or for the call. */
+	atomic_uint refs;
+	b1_peer *peer;		/* its memory is held */
+	enum { WATCH_DEAD, WATCH_WRITABLE, WATCH_CALL } kind;
+	b1_dead_fn call;	/* or a b1_writable_fn, which is the same type */
+	b1_reply_fn reply;	/* of WATCH_CALL */
+	void *userdata;
+	b1_destroy_fn destroy;	/* under the lock, as all below */
+	bool due;		/* is to be called for room */
+	b1_handle *handle;	/* whose list it is in; NULL: none */
+	b1_watch *next, **link;	/* link points to what points here */
+
+	/* Of WATCH_CALL. It is linked as long as it is in peer->calls. */
+	bool linked;
+	bool orphaned;		/* the peer has ended while it was being made */
+	uint64_t serial;
+	uint64_t id;		/* in the kernel; 0: it is being made */
+	uint64_t deadline;	/* UINT64_MAX: none, and it is not in the list */
+	b1_watch *earlier, *later;
+};
+
 struct b1_message {
 	atomic_uint refs;
 	b1_peer *peer;		/* its memory, and so the pool, is held */
@@ -122,12 +171,38 @@ struct b1_message {
 	struct mapping memfd;
 	uint64_t badge;
 	unsigned int priority;
+	bool is_error, has_fault; /* of a reply */
+	uint64_t token;		/* of a request; 0: it is none */
+	uint64_t chain;
+	unsigned int n_leases;
+	atomic_bool unanswered;	/* is in peer->requests; written under the lock */
+	atomic_bool cancelled;	/* likewise */
+	bool replying;		/* a thread is about to answer; under the lock, as all below */
+	b1_cancelled_fn on_cancelled;
+	void *userdata;		/* of that */
 	const b1_creds *creds;	/* in this object, or NULL */
 	atomic_int *fds;	/* n_fds, likewise */
 	size_t n_fds;
 	size_t n_handles;
 	b1_handle *handles[];	/* n_handles, then the rest of what is in this object */
 };
+
+/* A small reply that goes with the next receive of the thread. */
+struct deferred {
+	uint64_t token;		/* 0: there is none */
+	uint64_t size;
+	uint8_t data[INLINE_MAX];
+};
+
+/* What a thread is in: a callback within a callback is on top of it. */
+struct serving {
+	struct serving *up;
+	b1_message *message;	/* NULL: it is not for a message */
+	struct deferred *deferred;
+};
+
+/* A thread's innermost. (The model needs no call of libc's to find it.) */
+extern _Thread_local struct serving *b1__serving __attribute__((tls_model("initial-exec")));
 
 /*
  * peer.c
@@ -268,5 +343,106 @@ int b1__message_new(b1_peer *peer, b1_message **messagep, const struct bus1_msg 
 void b1__message_unref_soon(b1_message *message);
 /* Close the descriptors that came with what will be no message. */
 void b1__close_fds(const struct bus1_msg *msg, const uint8_t *buf);
+/* Give back all that came with what will be no message. Not locked. */
+void b1__message_discard(b1_peer *peer, const struct bus1_msg *msg, const uint8_t *buf);
+
+/*
+ * send.c
+ */
+
+/* An outgoing message, in the kernel's form. */
+struct load {
+	b1_outgoing out;
+	struct bus1_pass *moves; /* of passes[], those of out.passes */
+	void *allocated;
+	struct bus1_pass passes[BUS1_MAX_HANDLES];
+};
+
+/*
+ * Read an outgoing message that may have those flags, and set `cmd` to it, but for
+ * destinations and waiting. `cmd` is 0 before. What succeeds has to be ended.
+ */
+int b1__load(struct load *load, b1_peer *peer, struct bus1_cmd_send *cmd,
+	     const b1_outgoing *outgoing, size_t outgoing_size, uint64_t flags);
+/* Let the kernel move what is to be moved. Otherwise it is copied, and dropped at the end. */
+void b1__load_move(struct load *load, b1_peer *peer);
+/* Do `command`, with the struct `whole` that has `cmd` in it; by a memfd if it must be. */
+int b1__load_command(struct load *load, b1_peer *peer, struct bus1_cmd_send *cmd,
+		     unsigned long command, void *whole);
+/* It has come to pass, or, if r is negative, it has not. */
+void b1__load_end(struct load *load, b1_peer *peer, int r);
+/* Take what the caller has given away: references and descriptors. */
+void b1__outgoing_take(const b1_outgoing *out);
+bool b1__load_any_dead(const struct load *load);
+/*
+ * An own node that was destroyed has no id any more, nor has a one-shot that was
+ * used, and a peer that has just ended has none at all: say so in the words of
+ * the header. `sure`: it is `to` that is not known.
+ */
+int b1__send_explain(int r, b1_handle *to, bool sure);
+/* One-shot handles that a message was sent through: the kernel has taken a count. */
+void b1__send_spend(b1_handle *const *to, size_t n, const int *errors);
+
+/*
+ * reply.c
+ */
+
+/* Send a reply that was to go with a receive, if there is one. Not locked. */
+void b1__reply_deferred(b1_peer *peer, struct deferred *deferred);
+/* The fields of a reply that was to go with a receive. */
+void b1__reply_set(struct bus1_cmd_send *cmd, const struct deferred *deferred);
+/* End the call of a token without a reply. */
+void b1__reply_drop(b1_peer *peer, uint64_t token);
+/* It is answered: nobody finds it any more. Locked. */
+void b1__request_done(b1_message *request);
+/* Its caller has left: call back. Not locked. */
+int b1__request_cancelled(b1_message *request);
+
+/*
+ * async.c
+ */
+
+/* Take the call that this is a reply to off the others, with a reference, or NULL. Locked. */
+b1_watch *b1__call_take(b1_peer *peer, const struct bus1_msg *msg);
+/* Take it off, as it is freed. Locked; the reference that it had is the caller's. */
+void b1__call_unlink(b1_watch *watch);
+/* When the first of them is over; UINT64_MAX: there is none. Locked. */
+uint64_t b1__calls_deadline(const b1_peer *peer);
+/*
+ * Take off those whose deadline has passed and call back. Returns how many, or what
+ * a callback returned. Locked, but lets go of the lock.
+ */
+int b1__calls_expire(b1_peer *peer);
+/* Take off all, as the peer ends; they stand in a list by `later`. Locked. */
+b1_watch *b1__calls_end(b1_peer *peer);
+uint64_t b1__now(void);
+
+/*
+ * handle.c
+ */
+
+/* Call destroy with the last one. Not locked. */
+void b1__watch_unref(b1_watch *watch);
+
+/*
+ * dispatch.c
+ */
+
+/* Call the node's handler, and let go of both. Not locked. */
+int b1__dispatch(b1_node *node, b1_message *message, struct deferred *deferred);
+
+/*
+ * call.c
+ */
+
+/* Read the options of a call, of an older program or a newer. */
+int b1__call_options(b1_call_options *o, const b1_call_options *options, size_t size);
+/*
+ * The fields of a call but for what is sent and where it is received. The leases
+ * are to be freed.
+ */
+int b1__call_set(struct bus1_cmd_call *cmd, b1_handle *to, const b1_call_options *o);
+/* The result of a command that made a call: see b1__send_explain(). */
+int b1__call_explain(int r, b1_handle *to, const struct load *load);
 
 #endif /* B1_INTERNAL_H */

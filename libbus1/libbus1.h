@@ -10,7 +10,8 @@
  * it in a message, or at the start. A *facet* is a node under another identity,
  * with handles of its own that tell by a badge whom they were given to and
  * that can be revoked. A *message* is what was received: bytes, read where the
- * kernel put them, handles, and file descriptors. libbus1(3) has the whole
+ * kernel put them, handles, and file descriptors. A *call* is a message, a
+ * *request*, that is answered by another, its *reply*. libbus1(3) has the whole
  * story and an example; bus1(7) has the semantics.
  *
  * Ownership (LIB-1): all four are opaque and counted. A function that makes an
@@ -65,7 +66,10 @@ typedef struct b1_watch b1_watch;
  * b1_peer_process() that called it; 0 and positive values are ignored.
  */
 
-/* A message for `node`. It is the caller's; take a reference to keep it. */
+/*
+ * A message for `node`. It is the caller's; take a reference to keep it. If it is
+ * a request (b1_message_is_call()) it is answered now or later, or else dropped.
+ */
 typedef int (*b1_message_fn)(b1_node *node, b1_message *message, void *userdata);
 /*
  * The last handle to `node`, or facet, is gone from all other peers; a one-shot
@@ -76,6 +80,14 @@ typedef int (*b1_unused_fn)(b1_node *node, void *userdata);
 typedef int (*b1_dead_fn)(b1_handle *handle, void *userdata);
 /* There may be room to send to `handle` again. */
 typedef int (*b1_writable_fn)(b1_handle *handle, void *userdata);
+/*
+ * A call is over (LIB-4). `error` is 0, with the reply; -EREMOTEIO, with an error
+ * reply; or else why there is none, and `reply` NULL: see b1_call_async(). The
+ * reply is the caller's; take a reference to keep it.
+ */
+typedef int (*b1_reply_fn)(b1_message *reply, int error, void *userdata);
+/* Who has made the request does not wait for its reply any more. */
+typedef int (*b1_cancelled_fn)(b1_message *request, void *userdata);
 /* Nothing will be called with this userdata any more. */
 typedef void (*b1_destroy_fn)(void *userdata);
 
@@ -156,6 +168,16 @@ int b1_peer_process(b1_peer *peer);
 int b1_peer_wait(b1_peer *peer, uint64_t deadline);
 
 /*
+ * Both, again and again: what a server does that has no event loop. Returns 0 at
+ * `deadline` (as above), or what a callback returned that was negative, or an
+ * error as of the two above. Several threads may do so for one peer.
+ *
+ * A small reply with B1_REPLY_LAST goes with the wait for what is next: so a
+ * round trip is two system calls, one for each side (CALL-1).
+ */
+int b1_peer_run(b1_peer *peer, uint64_t deadline);
+
+/*
  * Nodes (OBJ-2)
  */
 
@@ -166,10 +188,15 @@ int b1_peer_wait(b1_peer *peer, uint64_t deadline);
  * -EDQUOT: the peer, or its user, has as many nodes as it may have.
  */
 int b1_node_new(b1_peer *peer, b1_node **nodep, b1_message_fn handler, void *userdata);
-/* The same. With B1_NODE_CREDS its messages say who sent them: b1_message_get_creds(). */
+/*
+ * The same. With B1_NODE_CREDS its messages say who sent them: b1_message_get_creds().
+ * With B1_NODE_NO_INHERIT who serves calls to it does not do so at the priority of
+ * the caller (CALL-6).
+ */
 int b1_node_new_flags(b1_peer *peer, b1_node **nodep, unsigned int flags, b1_message_fn handler,
 		      void *userdata);
-#define B1_NODE_CREDS (1U << 1)
+#define B1_NODE_CREDS	   (1U << 1)
+#define B1_NODE_NO_INHERIT (1U << 2)
 b1_node *b1_node_ref(b1_node *node);
 /*
  * The last one destroys the node, as b1_node_destroy(). A handler that runs in
@@ -359,7 +386,7 @@ int b1_handle_watch_writable(b1_handle *handle, b1_watch **watchp, b1_writable_f
 /* Set what is called once the watch is gone and its callback not running. */
 int b1_watch_set_destroy(b1_watch *watch, b1_destroy_fn destroy);
 /*
- * End a watch. The callback is not called after this returns, unless it runs
+ * End a watch; if it is of a call that is not over, cancel it. The callback is not called after this returns, unless it runs
  * in another thread already. Accepts NULL, returns NULL.
  */
 b1_watch *b1_watch_free(b1_watch *watch);
@@ -469,6 +496,210 @@ static inline int b1_multicast(b1_handle *const *to, size_t n_to, const b1_outgo
 
 /* The plain case: bytes, and up to one handle (which may be NULL). */
 int b1_send_bytes(b1_handle *to, const void *data, size_t size, b1_handle *along);
+
+/*
+ * Calls (CALL-1 to CALL-8, LIB-4)
+ */
+
+/* Memory that a call lends: who serves it may read it, or write to it, until it is over. */
+typedef struct b1_lease {
+	void *base;
+	size_t size;		    /* bytes */
+	unsigned int flags;	    /* B1_LEASE_*, at least one */
+} b1_lease;
+
+#define B1_LEASE_READ  (1U << 0)
+#define B1_LEASE_WRITE (1U << 1)
+
+/*
+ * How to call. Set it to zero first, by an initializer; it will grow at its end.
+ * NULL does for a struct of zeros.
+ */
+typedef struct b1_call_options {
+	uint64_t flags;		    /* B1_CALL_* */
+	uint64_t deadline;	    /* ns, CLOCK_MONOTONIC, absolute; 0, UINT64_MAX: none */
+	uint64_t reply_size;	    /* bytes that the reply may be of; see below */
+	uint64_t reply_handles;	    /* that it may bring, up to 253 */
+	uint64_t reply_fds;	    /* likewise; to b1_call() whatever B1_PEER_FDS says */
+	const b1_lease *leases;	    /* b1_call() only (CALL-8) */
+	size_t n_leases;	    /* up to 16 */
+	b1_message *parent;	    /* that it is made to serve; see below */
+} b1_call_options;
+
+/*
+ * While it waits the thread serves requests that are made, to nodes of this peer, as
+ * part of this very call, however indirectly (CALL-5): their handlers are called
+ * from within b1_call(), and what they return is ignored. Otherwise such a request
+ * waits for another thread to process the peer.
+ */
+#define B1_CALL_NESTED (UINT64_C(1) << 0)
+
+/*
+ * Send a request and wait for the reply, which is stored by replyp and is the
+ * caller's. (If replyp is NULL it is dropped.) `outgoing` is as for b1_send(), with
+ * B1_SEND_TAKE_FDS and no other flag, and no deadline: it waits for room until the
+ * deadline of the call. Nothing else is processed meanwhile, and the peer need not be:
+ * the reply comes past its queue. What is given away goes if 0 is returned.
+ *
+ * The space for the reply is set aside, and paid for, by who calls (CALL-7). A reply
+ * of up to a hundred bytes or so (as much as any message carries in itself) can always
+ * come; `reply_size` is for larger ones. More than the peer's pool has for one message
+ * comes in a memfd (LIB-9), and so may anything if reply_fds is not 0.
+ *
+ * A call that is made by a handler, in the thread that it was called in, is part of
+ * the request it was called for, as long as that is not answered: both are of one
+ * chain. Who serves a request elsewhere says so by `parent`.
+ *
+ * If a signal handler runs, without SA_RESTART, the call is over: the server is told
+ * (CALL-4), and a reply goes nowhere. After one with SA_RESTART it goes on.
+ *
+ * -EREMOTEIO	  an error reply: replyp has it, b1_message_get_error_name() what it says
+ * -EHOSTUNREACH  the node is gone, or was before it received the request; or the
+ *		  one-shot handle was used
+ * -ECONNRESET	  the server has gone while it served the request
+ * -ECONNABORTED  the server has dropped the request unanswered
+ * -ETIMEDOUT	  the deadline has passed
+ * -EINTR	  a signal handler ran
+ * -EAGAIN	  there is no room for the reply in the peer's own pool
+ * -EMSGSIZE	  a count or size is too high
+ * -ELOOP	  calls within calls, too deep (32); or as of b1_send()
+ * -EALREADY, -EXDEV  `parent` was answered, or is of another peer
+ * -ENOMEM	  the request may have been served: the reply is lost
+ * Others as of b1_send().
+ */
+int b1_call_sized(b1_handle *to, const b1_outgoing *outgoing, size_t outgoing_size,
+		  const b1_call_options *options, size_t options_size, b1_message **replyp);
+
+static inline int b1_call(b1_handle *to, const b1_outgoing *outgoing,
+			  const b1_call_options *options, b1_message **replyp)
+{
+	return b1_call_sized(to, outgoing, sizeof(*outgoing), options, sizeof(*options), replyp);
+}
+
+/*
+ * The same without waiting: `reply` is called, once, by b1_peer_process(), with the
+ * reply; or with -EREMOTEIO and an error reply; or without one, with -EHOSTUNREACH,
+ * -ECONNRESET, -ECONNABORTED, or -ETIMEDOUT. The deadline is kept by the peer: see
+ * b1_peer_get_timeout(). No flags, no leases.
+ *
+ * The call is a watch. b1_watch_free() before it is over cancels it, and the
+ * callback is not called; the server is told. So it is, uncalled, when the peer
+ * ends. If watchp is NULL it cannot be cancelled. It does not keep the handle, and
+ * does not end with it. Where threads share the peer the callback may be called before
+ * this has returned.
+ *
+ * It does not wait for room either (-EAGAIN), unless outgoing->deadline is UINT64_MAX.
+ * Errors, but for those that the callback gets, as of b1_call(), and then nothing was
+ * sent.
+ */
+int b1_call_async_sized(b1_handle *to, const b1_outgoing *outgoing, size_t outgoing_size,
+			const b1_call_options *options, size_t options_size, b1_watch **watchp,
+			b1_reply_fn reply, void *userdata);
+
+static inline int b1_call_async(b1_handle *to, const b1_outgoing *outgoing,
+				const b1_call_options *options, b1_watch **watchp,
+				b1_reply_fn reply, void *userdata)
+{
+	return b1_call_async_sized(to, outgoing, sizeof(*outgoing), options, sizeof(*options),
+				   watchp, reply, userdata);
+}
+
+/*
+ * Replies (CALL-2)
+ *
+ * A request is a message, for the node's handler like any other. It is answered once,
+ * by the handler, or later from any thread, as long as there is a reference to it.
+ * With its last reference it is dropped: the caller gets -ECONNABORTED. So does
+ * it when the peer ends but the program and its messages do not.
+ */
+
+/* Nonzero if it is a request, also when it was answered. Other functions say -EINVAL if not. */
+int b1_message_is_call(b1_message *message);
+/* A number that all calls made as part of one another have in common; 0: it is no request. */
+uint64_t b1_message_get_chain(b1_message *message);
+
+/*
+ * Answer a request. `outgoing` is as for b1_send(), with B1_SEND_TAKE_FDS and
+ * B1_REPLY_LAST and no other flags, no priority and no deadline. Never waits.
+ *
+ * With B1_REPLY_LAST the handler that was called for the request promises to return at once: a
+ * small reply without handles and the like may then be sent when it does, together with
+ * the next receive. This returns 0 then, whether the caller is still there or not.
+ *
+ * -ECANCELED	the caller does not wait any more; the request is done with
+ * -EMSGSIZE	it is more than the caller has set aside (bytes, handles, descriptors):
+ *		answer with less
+ * -EALREADY	it was answered, or dropped
+ * -EBUSY	another thread is just about to
+ * -EDQUOT	the caller or its user may have no more handles, or pages in pools:
+ *		likewise
+ * Others as of b1_send(), but for those of destinations.
+ */
+int b1_message_reply_sized(b1_message *request, const b1_outgoing *outgoing,
+			   size_t outgoing_size);
+#define B1_REPLY_LAST (UINT64_C(1) << 3)
+
+static inline int b1_message_reply(b1_message *request, const b1_outgoing *outgoing)
+{
+	return b1_message_reply_sized(request, outgoing, sizeof(*outgoing));
+}
+
+/* The plain case: bytes. */
+int b1_message_reply_bytes(b1_message *request, const void *data, size_t size);
+/*
+ * Answer by an error (LIB-4): a name that programs look at, of 1 to B1_ERROR_NAME_MAX
+ * bytes, as "org.example.Shelf.Error.NotFound", and a text for people, which may be
+ * NULL. Every caller has room for it: if need be the text is shortened. The payload
+ * is both strings, each with its terminating zero.
+ *
+ * Errors as of b1_message_reply(); -EINVAL: the name is too long, or empty.
+ */
+int b1_message_reply_error(b1_message *request, const char *name, const char *text);
+#define B1_ERROR_NAME_MAX 63
+/* Leave it unanswered, now: the caller gets -ECONNABORTED. Errors as of b1_message_reply(). */
+int b1_message_drop(b1_message *request);
+
+/*
+ * Of a reply: the strings of an error, good as long as the message; NULL if it is
+ * none. They are empty if the server has not followed the format.
+ */
+const char *b1_message_get_error_name(b1_message *reply);
+const char *b1_message_get_error_text(b1_message *reply);
+/* Of a reply: nonzero if the server found that the memory of a lease is not there. */
+int b1_message_has_fault(b1_message *reply);
+
+/*
+ * Nonzero once it is known that nobody waits for the reply any more (CALL-4), which
+ * b1_peer_process() finds out. Answering, which fails with -ECANCELED, is allowed and not
+ * needed.
+ */
+int b1_message_is_cancelled(b1_message *request);
+/*
+ * Set the callback for that; NULL: none. It is called once, while there is a
+ * reference to the request and it is not answered.
+ *
+ * -ECANCELED: it is so already, and the callback will not be called. -EALREADY: it
+ * was answered.
+ */
+int b1_message_set_cancelled(b1_message *request, b1_cancelled_fn cancelled, void *userdata);
+
+/*
+ * Read or write memory that the caller of a request lends, until it is answered
+ * (CALL-8). If it fails a part may have been copied.
+ *
+ * -ENXIO	there is no such lease
+ * -EPERM	it does not allow that
+ * -ERANGE	not all of it is within the lease
+ * -ECANCELED	the caller does not wait any more
+ * -EALREADY	the request was answered
+ * -EFAULT	`data` is bad
+ * -EREMOTEIO	the caller's memory is: b1_message_has_fault() tells it
+ */
+size_t b1_message_get_n_leases(b1_message *request);
+int b1_message_read_lease(b1_message *request, size_t index, uint64_t offset, void *data,
+			  size_t size);
+int b1_message_write_lease(b1_message *request, size_t index, uint64_t offset, const void *data,
+			   size_t size);
 
 /*
  * Buffers (MSG-5)

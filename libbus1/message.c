@@ -133,6 +133,34 @@ static void set_body(b1_message *message, const struct bus1_msg *msg, const int3
 	}
 }
 
+static void set_call(b1_peer *peer, b1_message *message, const struct bus1_msg *msg)
+{
+	bool is_call = msg->type == BUS1_MSG_CALL && msg->token;
+
+	message->is_error = msg->flags & BUS1_MSG_F_ERROR;
+	message->has_fault = msg->flags & BUS1_MSG_F_FAULT;
+	message->token = is_call ? msg->token : 0;
+	message->chain = msg->chain;
+	message->n_leases = msg->n_leases;
+	atomic_init(&message->unanswered, is_call);
+	atomic_init(&message->cancelled, false);
+	message->replying = false;
+	message->on_cancelled = NULL;
+	if (is_call)
+		b1__idmap_add(&peer->requests, msg->token, message);
+}
+
+/* The notice of its death has come before the reply that brings it: see internal.h. */
+static bool is_noted(const b1_peer *peer, uint64_t id)
+{
+	size_t i;
+
+	for (i = 0; i < peer->n_deaths; i++)
+		if (peer->deaths[i] == id)
+			return true;
+	return false;
+}
+
 int b1__message_new(b1_peer *peer, b1_message **messagep, const struct bus1_msg *msg,
 		    const uint8_t *buf)
 {
@@ -147,7 +175,8 @@ int b1__message_new(b1_peer *peer, b1_message **messagep, const struct bus1_msg 
 	if (!message)
 		return -ENOMEM;
 	message->n_handles = msg->n_handles;
-	if (msg->n_handles && make_handles(peer, message, handles) < 0) {
+	if ((msg->type == BUS1_MSG_CALL && b1__idmap_reserve(&peer->requests, 1) < 0) ||
+	    (msg->n_handles && make_handles(peer, message, handles) < 0)) {
 		free(message);
 		return -ENOMEM;
 	}
@@ -159,7 +188,7 @@ int b1__message_new(b1_peer *peer, b1_message **messagep, const struct bus1_msg 
 		message->handles[i] = b1__handle_arrived(peer, handles[i].id,
 							 b1__handle_flags(&handles[i]), &spare);
 		/* Of one that was known its notice of death will tell. */
-		if (fresh && handles[i].flags & BUS1_HANDLE_DEAD)
+		if (fresh && (handles[i].flags & BUS1_HANDLE_DEAD || is_noted(peer, handles[i].id)))
 			atomic_store(&message->handles[i]->dead, true);
 	}
 	message->refs = 1;
@@ -171,6 +200,7 @@ int b1__message_new(b1_peer *peer, b1_message **messagep, const struct bus1_msg 
 	message->creds = NULL;
 	if (stamp)
 		set_creds(message, &l, stamp);
+	set_call(peer, message, msg);
 	set_fds(message, &l, (const void *)(buf + msg->fds));
 	set_body(message, msg, (const void *)(buf + msg->fds));
 	if (msg->slice) {
@@ -193,13 +223,56 @@ void b1__close_fds(const struct bus1_msg *msg, const uint8_t *buf)
 			close(fds[i]);
 }
 
+void b1__message_discard(b1_peer *peer, const struct bus1_msg *msg, const uint8_t *buf)
+{
+	const struct bus1_handle *handles = (const void *)(buf + msg->handles);
+	uint64_t ids[BUS1_MAX_HANDLES], slice = msg->slice;
+	size_t i, n = 0;
+
+	b1__close_fds(msg, buf);
+	for (i = 0; i < msg->n_handles; i++)
+		if (!(handles[i].flags & BUS1_HANDLE_OWN))
+			ids[n++] = handles[i].id;
+	b1__give_back(peer, BUS1_CMD_HANDLE_RELEASE, ids, n);
+	b1__give_back(peer, BUS1_CMD_SLICE_RELEASE, &slice, slice ? 1 : 0);
+	if (msg->type == BUS1_MSG_CALL && msg->token)
+		b1__reply_drop(peer, msg->token);
+}
+
+/*
+ * Take a reference off what may be a request that is to be answered; true if it was the
+ * last. Others may find such a one, under the lock. Its call ends with it.
+ */
+static bool request_unref(b1_message *message)
+{
+	b1_peer *peer = message->peer;
+	bool unanswered;
+
+	if (!atomic_load_explicit(&message->unanswered, memory_order_acquire))
+		return b1__unref(&message->refs);
+	if (b1__unref_unless_last(&message->refs))
+		return false;
+	b1__lock(peer);
+	if (!b1__unref(&message->refs)) {
+		b1__unlock(peer);
+		return false;
+	}
+	unanswered = atomic_load(&message->unanswered);
+	if (unanswered)
+		b1__request_done(message);
+	b1__unlock(peer);
+	if (unanswered)
+		b1__reply_drop(peer, message->token);
+	return true;
+}
+
 static void message_unref(b1_message *message, bool soon)
 {
 	b1_peer *peer = message->peer;
 	size_t i;
 	int fd;
 
-	if (b1__forked(peer) || !b1__unref(&message->refs))
+	if (b1__forked(peer) || !request_unref(message))
 		return;
 	for (i = 0; i < message->n_fds; i++) {
 		fd = atomic_load(&message->fds[i]);

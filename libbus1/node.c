@@ -65,9 +65,12 @@ int b1__node_new(b1_peer *peer, b1_node **nodep, unsigned long command, void *cm
 int b1_node_new_flags(b1_peer *peer, b1_node **nodep, unsigned int flags, b1_message_fn handler,
 		      void *userdata)
 {
-	struct bus1_cmd_node cmd = { .flags = flags & B1_NODE_CREDS ? BUS1_NODE_CREDS : 0 };
+	struct bus1_cmd_node cmd = {
+		.flags = (flags & B1_NODE_CREDS ? BUS1_NODE_CREDS : 0) |
+			 (flags & B1_NODE_NO_INHERIT ? BUS1_NODE_NO_INHERIT : 0),
+	};
 
-	if (flags & ~B1_NODE_CREDS)
+	if (flags & ~(B1_NODE_CREDS | B1_NODE_NO_INHERIT))
 		return -EINVAL;
 	return b1__node_new(peer, nodep, BUS1_CMD_NODE_CREATE, &cmd, &cmd.id, handler, userdata);
 }

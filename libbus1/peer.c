@@ -91,6 +91,9 @@ void b1__drop(b1_peer *peer)
 	if (peer->fd >= 0)
 		close(peer->fd);
 	b1__idmap_clear(&peer->map);
+	b1__idmap_clear(&peer->requests);
+	b1__idmap_clear(&peer->calls);
+	free(peer->deaths);
 	free(peer->buf);
 	free(peer);
 }
@@ -126,6 +129,8 @@ int b1_peer_new_from_fd(b1_peer **peerp, int fd, size_t pool_size)
 	peer->holds = 1;
 	peer->generation = atomic_load_explicit(&generation, memory_order_relaxed);
 	peer->fd = fd;
+	/* Above those of any program that had the file before. */
+	peer->serial = b1__now();
 	pthread_mutex_init(&peer->lock, NULL);
 
 	r = b1__command(peer, BUS1_CMD_PEER_INFO, &info);
@@ -133,6 +138,7 @@ int b1_peer_new_from_fd(b1_peer **peerp, int fd, size_t pool_size)
 		r = r == -ENOTTY ? -EMEDIUMTYPE : r;
 		goto error;
 	}
+	peer->max_inline = info.max_inline < INLINE_MAX ? info.max_inline : INLINE_MAX;
 	peer->buf_size = BUF_SIZE;
 	peer->buf = malloc(peer->buf_size);
 	if (!peer->buf) {
@@ -202,8 +208,25 @@ static void peer_give_back_all(b1_peer *peer)
 		}
 	}
 	b1__give_back(peer, BUS1_CMD_NODE_DESTROY, nodes, n_nodes);
+	b1__give_back(peer, BUS1_CMD_NODE_DESTROY, &peer->kick, peer->kick ? 1 : 0);
 	b1__give_back(peer, BUS1_CMD_HANDLE_RELEASE, ids, n_ids);
 	b1__idmap_clear(&peer->map);
+}
+
+/* Requests that are kept will not be answered. */
+static void peer_drop_requests(b1_peer *peer)
+{
+	b1_message *request;
+	size_t i;
+
+	for (i = 0; i < b1__idmap_size(&peer->requests); i++) {
+		request = peer->requests.entries[i].object;
+		if (!request)
+			continue;
+		atomic_store_explicit(&request->unanswered, false, memory_order_release);
+		b1__reply_drop(peer, request->token);
+	}
+	b1__idmap_clear(&peer->requests);
 }
 
 /*
@@ -215,6 +238,7 @@ static void peer_give_back_all(b1_peer *peer)
  */
 static void peer_end(b1_peer *peer)
 {
+	b1_watch *calls, *call;
 	b1_message *message;
 
 	b1__lock(peer);
@@ -222,7 +246,8 @@ static void peer_end(b1_peer *peer)
 	while (peer->ready_next < peer->ready_n) {
 		const struct bus1_msg *msg = &peer->ready[peer->ready_next++];
 
-		if (msg->type != BUS1_MSG_DATA)
+		if (msg->type != BUS1_MSG_DATA && msg->type != BUS1_MSG_CALL &&
+		    (msg->type != BUS1_MSG_REPLY || msg->error))
 			continue;
 		if (b1__message_new(peer, &message, msg, peer->buf) < 0) {
 			/* All else goes with the file. */
@@ -236,7 +261,13 @@ static void peer_end(b1_peer *peer)
 	b1__flush(peer);
 	atomic_store_explicit(&peer->ended, true, memory_order_release);
 	peer_give_back_all(peer);
+	peer_drop_requests(peer);
+	calls = b1__calls_end(peer);
 	b1__unlock(peer);
+	while ((call = calls)) {
+		calls = call->later;
+		b1__watch_unref(call);
+	}
 }
 
 b1_peer *b1_peer_unref(b1_peer *peer)

@@ -85,32 +85,37 @@ static void start_moves(b1_peer *peer, const b1_outgoing *out, struct bus1_pass 
 	b1__unlock(peer);
 }
 
-static void end_moves(b1_peer *peer, const b1_outgoing *out, const struct bus1_pass *passes, int r)
+static void undo_moves(b1_peer *peer, const b1_outgoing *out, const struct bus1_pass *passes)
 {
 	b1_handle *handle;
 	size_t i;
 
-	if (r < 0) {
-		b1__lock(peer);
-		for (i = 0; i < out->n_passes; i++) {
-			handle = out->passes[i].handle;
-			if (!(passes[i].flags & BUS1_PASS_MOVE))
-				continue;
-			if (atomic_load(&peer->ended))
-				b1__give_back(peer, BUS1_CMD_HANDLE_RELEASE, &handle->id, 1);
-			else
-				handle->counts++;
-		}
-		b1__unlock(peer);
-		return;
+	b1__lock(peer);
+	for (i = 0; i < out->n_passes; i++) {
+		handle = out->passes[i].handle;
+		if (!(passes[i].flags & BUS1_PASS_MOVE))
+			continue;
+		if (atomic_load(&peer->ended))
+			b1__give_back(peer, BUS1_CMD_HANDLE_RELEASE, &handle->id, 1);
+		else
+			handle->counts++;
 	}
+	b1__unlock(peer);
+}
+
+void b1__outgoing_take(const b1_outgoing *out)
+{
+	size_t i;
+
 	for (i = 0; i < out->n_passes; i++)
 		if (out->passes[i].flags & B1_PASS_MOVE)
 			b1_handle_unref(out->passes[i].handle);
+	if (out->flags & B1_SEND_TAKE_FDS)
+		for (i = 0; i < out->n_fds; i++)
+			close(out->fds[i]);
 }
 
-/* One-shot handles that a message was sent through: the kernel has taken a count. */
-static void spend(b1_handle *const *to, size_t n, const int *errors)
+void b1__send_spend(b1_handle *const *to, size_t n, const int *errors)
 {
 	b1_peer *peer = to[0]->peer;
 	size_t i;
@@ -151,7 +156,7 @@ static int set_iovs(struct bus1_cmd_send *cmd, const struct iovec *iov, size_t n
  * Copies what an older program's struct has. What a newer one set in a longer
  * struct must not be ignored.
  */
-static int read_outgoing(b1_outgoing *out, const b1_outgoing *outgoing, size_t size)
+static int read_outgoing(b1_outgoing *out, const b1_outgoing *outgoing, size_t size, uint64_t flags)
 {
 	size_t i;
 
@@ -161,7 +166,7 @@ static int read_outgoing(b1_outgoing *out, const b1_outgoing *outgoing, size_t s
 		if (((const uint8_t *)outgoing)[i])
 			return -E2BIG;
 	memcpy(out, outgoing, size < sizeof(*out) ? size : sizeof(*out));
-	if (out->flags & ~SEND_FLAGS || (out->n_iov && (out->data || out->size)) ||
+	if (out->flags & ~flags || (out->n_iov && (out->data || out->size)) ||
 	    out->priority > BUS1_MAX_PRIORITY ||
 	    (!out->buffer && (out->buffer_offset || out->buffer_size)))
 		return -EINVAL;
@@ -176,12 +181,7 @@ static int read_outgoing(b1_outgoing *out, const b1_outgoing *outgoing, size_t s
 	return 0;
 }
 
-/*
- * An own node that was destroyed has no id any more, nor has a one-shot that was
- * used, and a peer that has just ended has none at all: say so in the words of
- * the header. `sure`: it is `to` that is not known.
- */
-static int explain(int r, b1_handle *to, bool sure)
+int b1__send_explain(int r, b1_handle *to, bool sure)
 {
 	if (r != -ENXIO)
 		return r;
@@ -229,8 +229,9 @@ static void set_wait(struct bus1_cmd_send *cmd, const b1_outgoing *out, b1_handl
 }
 
 /* One of the handles that go along may be what is not known. */
-static bool any_dead(const b1_outgoing *out)
+bool b1__load_any_dead(const struct load *load)
 {
+	const b1_outgoing *out = &load->out;
 	size_t i;
 
 	if (out->buffer && atomic_load(&out->buffer->dead))
@@ -252,21 +253,47 @@ static bool any_once(b1_handle *const *to, size_t n)
 	return false;
 }
 
+int b1__load(struct load *load, b1_peer *peer, struct bus1_cmd_send *cmd, const b1_outgoing *outgoing,
+	     size_t outgoing_size, uint64_t flags)
+{
+	int r;
+
+	load->out = (b1_outgoing){ 0 };
+	r = read_outgoing(&load->out, outgoing, outgoing_size, flags);
+	if (r >= 0)
+		r = get_passes(peer, &load->out, load->passes);
+	if (r >= 0)
+		r = set_iovs(cmd, load->out.iov, load->out.n_iov, &load->allocated);
+	if (r < 0)
+		return r;
+	load->moves = load->passes + !!load->out.buffer + load->out.n_handles;
+	set_load(cmd, &load->out, load->passes);
+	return 0;
+}
+
+void b1__load_move(struct load *load, b1_peer *peer)
+{
+	if (load->out.n_passes)
+		start_moves(peer, &load->out, load->moves);
+}
+
 /*
  * Inline or by the pool is the kernel's choice, and what is best wherever the pool can
  * hold it: a memfd costs several times the copy, in memory that is made, sealed, mapped and
  * freed (docs/performance.md). So a memfd is for what is larger than a receiver's pool
  * has room for when it is empty, or than any payload may be.
  */
-static int send_command(b1_peer *peer, struct bus1_cmd_send *cmd, const b1_outgoing *out)
+int b1__load_command(struct load *load, b1_peer *peer, struct bus1_cmd_send *cmd,
+		     unsigned long command, void *whole)
 {
+	const b1_outgoing *out = &load->out;
 	const struct iovec one = { .iov_base = (void *)(uintptr_t)out->data, .iov_len = out->size };
 	const struct iovec *iov = out->n_iov ? out->iov : &one;
 	size_t i, n = out->n_iov ? out->n_iov : 1;
 	uint64_t size = 0;
 	int fd, r;
 
-	r = b1__command(peer, BUS1_CMD_SEND, cmd);
+	r = b1__command(peer, command, whole);
 	/* It has one body at most, and a memfd comes alone. */
 	if (r != -EMSGSIZE || out->n_fds || out->buffer)
 		return r;
@@ -283,21 +310,27 @@ static int send_command(b1_peer *peer, struct bus1_cmd_send *cmd, const b1_outgo
 	cmd->fds = (uintptr_t)&fd;
 	cmd->n_fds = 1;
 	cmd->body_len = size;
-	r = b1__command(peer, BUS1_CMD_SEND, cmd);
+	r = b1__command(peer, command, whole);
 	close(fd);
 	return r;
+}
+
+void b1__load_end(struct load *load, b1_peer *peer, int r)
+{
+	if (r >= 0)
+		b1__outgoing_take(&load->out);
+	else if (load->out.n_passes)
+		undo_moves(peer, &load->out, load->moves);
+	free(load->allocated);
 }
 
 int b1_send_sized(b1_handle *const *to, size_t n_to, const b1_outgoing *outgoing,
 		  size_t outgoing_size, int *errors)
 {
-	struct bus1_pass passes[BUS1_MAX_HANDLES];
 	uint64_t dests[BUS1_MAX_DESTS];
 	int own_errors[BUS1_MAX_DESTS];
 	struct bus1_cmd_send cmd = { 0 };
-	struct bus1_pass *moves;
-	b1_outgoing out = { 0 };
-	void *allocated;
+	struct load load;
 	b1_peer *peer;
 	bool once;
 	size_t i;
@@ -310,13 +343,9 @@ int b1_send_sized(b1_handle *const *to, size_t n_to, const b1_outgoing *outgoing
 	peer = to[0]->peer;
 	r = b1__check(peer);
 	if (r >= 0)
-		r = read_outgoing(&out, outgoing, outgoing_size);
-	if (r >= 0)
 		r = get_ids(peer, to, n_to, dests);
 	if (r >= 0)
-		r = get_passes(peer, &out, passes);
-	if (r >= 0)
-		r = set_iovs(&cmd, out.iov, out.n_iov, &allocated);
+		r = b1__load(&load, peer, &cmd, outgoing, outgoing_size, SEND_FLAGS);
 	if (r < 0)
 		return r;
 
@@ -325,35 +354,27 @@ int b1_send_sized(b1_handle *const *to, size_t n_to, const b1_outgoing *outgoing
 		errors = own_errors;
 	if (errors)
 		memset(errors, 0, n_to * sizeof(errors[0]));
-	if (n_to == 1 && !(out.flags & ~B1_SEND_TAKE_FDS) && (!errors || errors == own_errors)) {
+	if (n_to == 1 && !(load.out.flags & ~B1_SEND_TAKE_FDS) && (!errors || errors == own_errors)) {
 		cmd.dest = dests[0];
 	} else {
 		cmd.dests = (uintptr_t)dests;
 		cmd.n_dests = (uint32_t)n_to;
 		cmd.errors = (uintptr_t)errors;
 	}
-	set_load(&cmd, &out, passes);
-	set_wait(&cmd, &out, to, n_to);
+	set_wait(&cmd, &load.out, to, n_to);
 
-	moves = passes + !!out.buffer + out.n_handles;
-	if (out.n_passes)
-		start_moves(peer, &out, moves);
-	r = send_command(peer, &cmd, &out);
+	b1__load_move(&load, peer);
+	r = b1__load_command(&load, peer, &cmd, BUS1_CMD_SEND, &cmd);
 	if (r >= 0 && once)
-		spend(to, n_to, errors);
-	if (out.n_passes)
-		end_moves(peer, &out, moves, r);
-	free(allocated);
-	if (r >= 0 && out.flags & B1_SEND_TAKE_FDS)
-		for (i = 0; i < out.n_fds; i++)
-			close(out.fds[i]);
+		b1__send_spend(to, n_to, errors);
+	b1__load_end(&load, peer, r);
 	for (i = 0; errors && i < n_to; i++) {
-		errors[i] = explain(errors[i], to[i], true);
+		errors[i] = b1__send_explain(errors[i], to[i], true);
 		if (r == -ENXIO && errors[i])
 			r = errors[i];
 	}
 	for (i = 0; r == -ENXIO && i < n_to; i++)
-		r = explain(r, to[i], n_to == 1 && !any_dead(&out));
+		r = b1__send_explain(r, to[i], n_to == 1 && !b1__load_any_dead(&load));
 	return r;
 }
 

@@ -5,12 +5,11 @@
  * are to run under sanitizers, or on a machine without the module. The module
  * decides what is right; here everything is a list, under one lock.
  */
+#include "fake.h"
+
 #include <errno.h>
 #include <fcntl.h>
-#include <linux/bus1.h>
-#include <pthread.h>
 #include <stdarg.h>
-#include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -18,69 +17,14 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#define MAX_INLINE	128
-#define MAX_FDS		1024
-
-int __real_close(int fd);
-
-struct fake_node {
-	struct fake_peer *owner;	/* NULL: dead */
-	uint64_t home;			/* serial of who made it */
-	uint64_t id, cookie, seq;
-	unsigned int users;		/* counts, and handles in queued messages */
-	unsigned int refs;
-	struct fake_node *next;		/* of its owner */
-};
-
-struct fake_handle {
-	struct fake_node *node;
-	uint64_t id;
-	unsigned int counts;
-	bool waiting;			/* for room, to be told of */
-	struct fake_handle *next;
-};
-
-struct fake_slice {
-	uint64_t id, offset, len;
-	struct fake_slice *next;	/* by offset */
-};
-
-struct fake_msg {
-	uint32_t type;
-	struct fake_node *node;		/* held */
-	struct fake_slice *slice;
-	uint8_t data[MAX_INLINE];
-	uint64_t len;
-	uint32_t n_handles;
-	struct fake_node **handles;	/* each is a user */
-	bool has_memfd;
-	int memfd;			/* its body */
-	uint64_t body_offset, body_len;
-	struct fake_msg *next;
-};
-
-struct fake_peer {
-	int fd;
-	uint64_t serial;
-	uint64_t ids;
-	struct fake_node *nodes;
-	struct fake_handle *handles;
-	struct fake_slice *slices;
-	struct fake_msg *queue;
-	uint8_t *pool;
-	size_t pool_size;
-};
-
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
-static pthread_cond_t wake;
+pthread_mutex_t fake_lock = PTHREAD_MUTEX_INITIALIZER;
+pthread_cond_t fake_wake;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
-static struct fake_peer *peers[MAX_FDS];
+struct fake_peer *fake_peers[MAX_FDS];
 static uint64_t serials;
 
-#define PTR(u) ((void *)(uintptr_t)(u))
-
 /* Not malloc() or calloc(): what a test makes fail is the library's. */
-static void *zalloc(size_t n)
+void *fake_zalloc(size_t n)
 {
 	void *p = aligned_alloc(16, (n + 15) & ~(size_t)15);
 
@@ -95,12 +39,12 @@ static void init(void)
 
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&wake, &attr);
+	pthread_cond_init(&fake_wake, &attr);
 }
 
 static struct fake_peer *peer_of(int fd)
 {
-	return fd >= 0 && fd < MAX_FDS ? peers[fd] : NULL;
+	return fd >= 0 && fd < MAX_FDS ? fake_peers[fd] : NULL;
 }
 
 /*
@@ -113,7 +57,7 @@ static void node_put(struct fake_node *node)
 		free(node);
 }
 
-static void enqueue(struct fake_peer *peer, struct fake_msg *msg)
+void fake_enqueue(struct fake_peer *peer, struct fake_msg *msg)
 {
 	struct fake_msg **p = &peer->queue;
 
@@ -122,12 +66,12 @@ static void enqueue(struct fake_peer *peer, struct fake_msg *msg)
 	while (*p)
 		p = &(*p)->next;
 	*p = msg;
-	pthread_cond_broadcast(&wake);
+	pthread_cond_broadcast(&fake_wake);
 }
 
 static void notice(struct fake_peer *peer, uint32_t type, struct fake_node *node)
 {
-	struct fake_msg *msg = zalloc(sizeof(*msg));
+	struct fake_msg *msg = fake_zalloc(sizeof(*msg));
 
 	msg->type = type;
 	msg->node = node;
@@ -137,7 +81,7 @@ static void notice(struct fake_peer *peer, uint32_t type, struct fake_node *node
 		peer->queue = msg;
 		return;
 	}
-	enqueue(peer, msg);
+	fake_enqueue(peer, msg);
 }
 
 /* There is room in the peer's pool: whoever waits for it may try again. */
@@ -147,17 +91,15 @@ static void room(struct fake_peer *peer)
 	int fd;
 
 	for (fd = 0; fd < MAX_FDS; fd++) {
-		for (h = peers[fd] ? peers[fd]->handles : NULL; h; h = h->next) {
+		for (h = fake_peers[fd] ? fake_peers[fd]->handles : NULL; h; h = h->next) {
 			if (!h->waiting || h->node->owner != peer)
 				continue;
 			h->waiting = false;
-			notice(peers[fd], BUS1_MSG_WRITABLE, h->node);
+			notice(fake_peers[fd], BUS1_MSG_WRITABLE, h->node);
 		}
 	}
-	pthread_cond_broadcast(&wake);
+	pthread_cond_broadcast(&fake_wake);
 }
-
-static void drop_msg(struct fake_peer *peer, struct fake_msg *msg);
 
 static struct fake_msg *dequeue(struct fake_peer *peer)
 {
@@ -170,21 +112,31 @@ static struct fake_msg *dequeue(struct fake_peer *peer)
 	return msg;
 }
 
+void fake_unqueue(struct fake_peer *peer, struct fake_msg *msg)
+{
+	struct fake_msg **p = &peer->queue;
+	eventfd_t v;
+
+	while (*p != msg)
+		p = &(*p)->next;
+	*p = msg->next;
+	msg->next = NULL;
+	if (!peer->queue)
+		eventfd_read(peer->fd, &v);
+}
+
 /* Take off what is of that type and about `node`. */
 static void withdraw(struct fake_peer *peer, uint32_t type, struct fake_node *node)
 {
 	struct fake_msg **p = &peer->queue, *msg;
-	eventfd_t v;
 
 	while ((msg = *p)) {
 		if (msg->type != type || msg->node != node) {
 			p = &msg->next;
 			continue;
 		}
-		*p = msg->next;
-		if (!peer->queue)
-			eventfd_read(peer->fd, &v);
-		drop_msg(peer, msg);
+		fake_unqueue(peer, msg);
+		fake_drop_msg(peer, msg);
 		p = &peer->queue;
 	}
 }
@@ -223,7 +175,7 @@ static struct fake_handle *held(struct fake_peer *peer, uint64_t id)
 	return h;
 }
 
-static struct fake_node *node_of(struct fake_peer *peer, uint64_t id)
+struct fake_node *fake_node_of(struct fake_peer *peer, uint64_t id)
 {
 	struct fake_handle *h = held(peer, id);
 
@@ -241,7 +193,7 @@ static uint64_t arrive(struct fake_peer *peer, struct fake_node *node)
 	for (h = peer->handles; h && h->node != node; h = h->next)
 		;
 	if (!h) {
-		h = zalloc(sizeof(*h));
+		h = fake_zalloc(sizeof(*h));
 		h->node = node;
 		h->id = ++peer->ids;
 		h->next = peer->handles;
@@ -263,7 +215,7 @@ static void release(struct fake_peer *peer, struct fake_handle *h)
 		withdraw(peer, BUS1_MSG_NODE_DEAD, node);
 		withdraw(peer, BUS1_MSG_WRITABLE, node);
 		free(h);
-		pthread_cond_broadcast(&wake);
+		pthread_cond_broadcast(&fake_wake);
 	}
 	node_unuse(node);
 }
@@ -280,15 +232,16 @@ static void destroy(struct fake_peer *peer, struct fake_node *node)
 	node->owner = NULL;
 	withdraw(peer, BUS1_MSG_NODE_UNUSED, node);
 	withdraw(peer, BUS1_MSG_DATA, node);
+	withdraw(peer, BUS1_MSG_CALL, node);
 	for (fd = 0; fd < MAX_FDS; fd++)
-		for (h = peers[fd] ? peers[fd]->handles : NULL; h; h = h->next)
+		for (h = fake_peers[fd] ? fake_peers[fd]->handles : NULL; h; h = h->next)
 			if (h->node == node) {
 				if (h->waiting)
-					notice(peers[fd], BUS1_MSG_WRITABLE, node);
+					notice(fake_peers[fd], BUS1_MSG_WRITABLE, node);
 				h->waiting = false;
-				notice(peers[fd], BUS1_MSG_NODE_DEAD, node);
+				notice(fake_peers[fd], BUS1_MSG_NODE_DEAD, node);
 			}
-	pthread_cond_broadcast(&wake);
+	pthread_cond_broadcast(&fake_wake);
 	node_put(node);
 }
 
@@ -305,7 +258,7 @@ static struct fake_slice *slice_new(struct fake_peer *peer, uint64_t len)
 		offset = ((*p)->offset + (*p)->len + 7) & ~7ULL;
 	if (!*p && peer->pool_size - offset < len)
 		return NULL;
-	s = zalloc(sizeof(*s));
+	s = fake_zalloc(sizeof(*s));
 	s->id = ++peer->ids;
 	s->offset = offset;
 	s->len = len;
@@ -328,7 +281,7 @@ static int slice_free(struct fake_peer *peer, uint64_t id)
 	return 0;
 }
 
-static void drop_msg(struct fake_peer *peer, struct fake_msg *msg)
+void fake_drop_msg(struct fake_peer *peer, struct fake_msg *msg)
 {
 	uint32_t i;
 
@@ -338,8 +291,10 @@ static void drop_msg(struct fake_peer *peer, struct fake_msg *msg)
 		node_unuse(msg->handles[i]);
 	if (msg->has_memfd)
 		__real_close(msg->memfd);
+	fake_call_drop(msg);
 	free(msg->handles);
-	node_put(msg->node);
+	if (msg->node)
+		node_put(msg->node);
 	free(msg);
 }
 
@@ -349,7 +304,7 @@ static void drop_msg(struct fake_peer *peer, struct fake_msg *msg)
 
 static int cmd_node_create(struct fake_peer *peer, struct bus1_cmd_node *cmd)
 {
-	struct fake_node *node = zalloc(sizeof(*node));
+	struct fake_node *node = fake_zalloc(sizeof(*node));
 
 	node->owner = peer;
 	node->home = peer->serial;
@@ -428,13 +383,13 @@ static int cmd_transfer(struct fake_peer *peer, const struct bus1_cmd_transfer *
 	if (!to)
 		return fcntl(cmd->peer_fd, F_GETFD) < 0 ? EBADF : EMEDIUMTYPE;
 	for (i = 0; i < cmd->n_ids; i++) {
-		if (!node_of(peer, ids[i]))
+		if (!fake_node_of(peer, ids[i]))
 			return ENXIO;
 		if (cmd->flags & BUS1_TRANSFER_MOVE && own(peer, ids[i]))
 			return EPERM;
 	}
 	for (i = 0; i < cmd->n_ids; i++) {
-		node = node_of(peer, ids[i]);
+		node = fake_node_of(peer, ids[i]);
 		out[i] = arrive(to, node);
 		if (!node->owner && held(to, out[i]) && held(to, out[i])->counts == 1)
 			notice(to, BUS1_MSG_NODE_DEAD, node);
@@ -445,9 +400,9 @@ static int cmd_transfer(struct fake_peer *peer, const struct bus1_cmd_transfer *
 }
 
 /* The sender's memory is read as the kernel reads it: it may not be there. */
-static int copy(uint8_t *to, uint64_t from, uint64_t len)
+int fake_copy(uint64_t to, uint64_t from, uint64_t len)
 {
-	struct iovec l = { to, len }, r = { PTR(from), len };
+	struct iovec l = { PTR(to), len }, r = { PTR(from), len };
 
 	if (!len)
 		return 0;
@@ -461,57 +416,55 @@ static int gather(const struct bus1_cmd_send *cmd, uint8_t *to)
 	int r;
 
 	if (!cmd->n_iovs)
-		return copy(to, cmd->data, cmd->len);
+		return fake_copy((uintptr_t)to, cmd->data, cmd->len);
 	for (i = r = 0; i < cmd->n_iovs && !r; i++) {
-		r = copy(to, iov[i].base, iov[i].len);
+		r = fake_copy((uintptr_t)to, iov[i].base, iov[i].len);
 		to += iov[i].len;
 	}
 	return r;
 }
 
-static int send_one(struct fake_peer *peer, const struct bus1_cmd_send *cmd, uint64_t dest,
-		    uint64_t len, struct fake_msg **msgp)
+int fake_load(struct fake_peer *peer, const struct bus1_cmd_send *cmd, struct fake_peer *to,
+	      struct fake_msg **msgp)
 {
 	const struct bus1_pass *passes = PTR(cmd->handles);
-	struct fake_node *node = node_of(peer, dest);
+	const struct bus1_iovec *iov = PTR(cmd->iovs);
+	uint64_t len = cmd->len;
 	struct fake_msg *msg;
 	uint32_t i;
 	int r;
 
-	if (!node)
-		return ENXIO;
-	if (!node->owner)
-		return EHOSTUNREACH;
+	for (i = 0; i < cmd->n_iovs; i++)
+		len += iov[i].len;
 	/* A sender that is alone may have as much; here it is all of the rule. */
-	if (len > MAX_INLINE && len > node->owner->pool_size / 8 * 3)
+	if (len > BUS1_MAX_PAYLOAD || (len > MAX_INLINE && len > to->pool_size / 8 * 3))
 		return EMSGSIZE;
-	msg = zalloc(sizeof(*msg));
+	for (i = 0; i < cmd->n_handles; i++)
+		if (!fake_node_of(peer, passes[i].id))
+			return ENXIO;
+	msg = fake_zalloc(sizeof(*msg));
 	if (len > MAX_INLINE) {
-		msg->slice = slice_new(node->owner, len);
+		msg->slice = slice_new(to, len);
 		if (!msg->slice) {
 			free(msg);
-			if (cmd->flags & BUS1_SEND_NOTIFY && held(peer, dest))
-				held(peer, dest)->waiting = true;
 			return EAGAIN;
 		}
-		r = gather(cmd, node->owner->pool + msg->slice->offset);
+		r = gather(cmd, to->pool + msg->slice->offset);
 	} else {
 		r = gather(cmd, msg->data);
 	}
 	if (r) {
 		if (msg->slice)
-			slice_free(node->owner, msg->slice->id);
+			slice_free(to, msg->slice->id);
 		free(msg);
 		return r;
 	}
 	msg->type = BUS1_MSG_DATA;
 	msg->len = len;
-	msg->node = node;
-	node->refs++;
 	msg->n_handles = cmd->n_handles;
-	msg->handles = zalloc((cmd->n_handles + 1) * sizeof(msg->handles[0]));
+	msg->handles = fake_zalloc((cmd->n_handles + 1) * sizeof(msg->handles[0]));
 	for (i = 0; i < cmd->n_handles; i++) {
-		msg->handles[i] = node_of(peer, passes[i].id);
+		msg->handles[i] = fake_node_of(peer, passes[i].id);
 		node_use(msg->handles[i]);
 	}
 	if (cmd->flags & BUS1_SEND_MEMFD) {
@@ -526,28 +479,42 @@ static int send_one(struct fake_peer *peer, const struct bus1_cmd_send *cmd, uin
 	return 0;
 }
 
+int fake_send_one(struct fake_peer *peer, const struct bus1_cmd_send *cmd, uint64_t dest,
+		  struct fake_msg **msgp)
+{
+	struct fake_node *node = fake_node_of(peer, dest);
+	int r;
+
+	if (!node)
+		return ENXIO;
+	if (!node->owner)
+		return EHOSTUNREACH;
+	r = fake_load(peer, cmd, node->owner, msgp);
+	if (r == EAGAIN && cmd->flags & BUS1_SEND_NOTIFY && held(peer, dest))
+		held(peer, dest)->waiting = true;
+	if (r)
+		return r;
+	(*msgp)->node = node;
+	node->refs++;
+	return 0;
+}
+
 static int try_send(struct fake_peer *peer, const struct bus1_cmd_send *cmd)
 {
 	const uint64_t *dests = cmd->n_dests ? PTR(cmd->dests) : &cmd->dest;
 	const struct bus1_pass *passes = PTR(cmd->handles);
-	const struct bus1_iovec *iov = PTR(cmd->iovs);
 	uint32_t i, n = cmd->n_dests ?: 1, failed = 0;
 	struct fake_msg *msgs[BUS1_MAX_DESTS];
 	bool partial = cmd->flags & BUS1_SEND_PARTIAL;
 	int32_t *errors = PTR(cmd->errors);
-	uint64_t len = cmd->len;
 	int r, first = 0;
 
-	for (i = 0; i < cmd->n_iovs; i++)
-		len += iov[i].len;
-	if (len > BUS1_MAX_PAYLOAD)
-		return EMSGSIZE;
 	for (i = 0; i < cmd->n_handles; i++)
-		if (!node_of(peer, passes[i].id))
+		if (!fake_node_of(peer, passes[i].id))
 			return ENXIO;
 	for (i = 0; i < n; i++) {
 		msgs[i] = NULL;
-		r = send_one(peer, cmd, dests[i], len, &msgs[i]);
+		r = fake_send_one(peer, cmd, dests[i], &msgs[i]);
 		if (errors)
 			errors[i] = -r;
 		first = first ?: r;
@@ -556,31 +523,37 @@ static int try_send(struct fake_peer *peer, const struct bus1_cmd_send *cmd)
 	r = failed == n || !partial ? first : 0;
 	for (i = 0; i < n; i++) {
 		if (msgs[i] && r)
-			drop_msg(msgs[i]->node->owner, msgs[i]);
+			fake_drop_msg(msgs[i]->node->owner, msgs[i]);
 		else if (msgs[i])
-			enqueue(msgs[i]->node->owner, msgs[i]);
+			fake_enqueue(msgs[i]->node->owner, msgs[i]);
 	}
 	return r;
 }
 
+int fake_wait(uint64_t deadline)
+{
+	struct timespec until = { (time_t)(deadline / 1000000000), (long)(deadline % 1000000000) };
+
+	return deadline ? pthread_cond_timedwait(&fake_wake, &fake_lock, &until)
+			: pthread_cond_wait(&fake_wake, &fake_lock);
+}
+
 static int cmd_send(struct fake_peer *peer, const struct bus1_cmd_send *cmd)
 {
-	struct timespec until = { (time_t)(cmd->deadline / 1000000000), (long)(cmd->deadline % 1000000000) };
 	int r;
 
 	if (cmd->flags & BUS1_SEND_WAIT ? cmd->flags & (BUS1_SEND_NOTIFY | BUS1_SEND_PARTIAL) : cmd->deadline)
 		return EINVAL;
 	while ((r = try_send(peer, cmd)) == EAGAIN && cmd->flags & BUS1_SEND_WAIT) {
-		r = cmd->deadline ? pthread_cond_timedwait(&wake, &lock, &until)
-				  : pthread_cond_wait(&wake, &lock);
+		r = fake_wait(cmd->deadline);
 		if (r)
 			return r;
 	}
 	return r;
 }
 
-static void deliver(struct fake_peer *peer, struct fake_msg *msg, struct bus1_msg *out,
-		    uint8_t *buf, uint32_t *usedp)
+void fake_deliver(struct fake_peer *peer, struct fake_msg *msg, struct bus1_msg *out,
+		  uint8_t *buf, uint32_t *usedp)
 {
 	struct bus1_handle *handles;
 	struct fake_handle *h;
@@ -594,8 +567,11 @@ static void deliver(struct fake_peer *peer, struct fake_msg *msg, struct bus1_ms
 		out->id = h->id;
 		return;
 	}
-	out->id = msg->node->id;
-	out->cookie = msg->node->cookie;
+	if (msg->node) {
+		out->id = msg->node->id;
+		out->cookie = msg->node->cookie;
+	}
+	fake_call_deliver(peer, msg, out);
 	out->seq = msg->type == BUS1_MSG_NODE_UNUSED ? msg->node->seq : 0;
 	out->len = msg->len;
 	if (msg->slice) {
@@ -632,9 +608,8 @@ static void deliver(struct fake_peer *peer, struct fake_msg *msg, struct bus1_ms
 	}
 }
 
-static int cmd_recv(struct fake_peer *peer, struct bus1_cmd_recv *cmd)
+int fake_recv(struct fake_peer *peer, struct bus1_cmd_recv *cmd)
 {
-	struct timespec until = { (time_t)(cmd->deadline / 1000000000), (long)(cmd->deadline % 1000000000) };
 	struct bus1_msg *msgs = PTR(cmd->msgs);
 	uint32_t n = cmd->n_msgs, used = 0;
 	struct fake_msg *msg;
@@ -657,8 +632,7 @@ static int cmd_recv(struct fake_peer *peer, struct bus1_cmd_recv *cmd)
 	while (n && !peer->queue) {
 		if (cmd->flags & BUS1_RECV_NONBLOCK)
 			return EAGAIN;
-		r = cmd->deadline ? pthread_cond_timedwait(&wake, &lock, &until)
-				  : pthread_cond_wait(&wake, &lock);
+		r = fake_wait(cmd->deadline);
 		if (r)
 			return r;
 	}
@@ -674,9 +648,9 @@ static int cmd_recv(struct fake_peer *peer, struct bus1_cmd_recv *cmd)
 			return cmd->n_msgs ? 0 : EMSGSIZE;
 		}
 		dequeue(peer);
-		deliver(peer, msg, &msgs[cmd->n_msgs], PTR(cmd->buf), &used);
-		drop_msg(peer, msg);
-		if (msgs[cmd->n_msgs].type == BUS1_MSG_WRITABLE) {
+		fake_deliver(peer, msg, &msgs[cmd->n_msgs], PTR(cmd->buf), &used);
+		fake_drop_msg(peer, msg);
+		if (msgs[cmd->n_msgs].type == BUS1_MSG_WRITABLE || msgs[cmd->n_msgs].type == BUS1_MSG_CALL) {
 			cmd->n_msgs++;
 			break;
 		}
@@ -714,11 +688,11 @@ int __wrap_open64(const char *path, int flags, ...)
 		return -1;
 	if (fd >= MAX_FDS)
 		abort();
-	pthread_mutex_lock(&lock);
-	peers[fd] = zalloc(sizeof(*peers[fd]));
-	peers[fd]->fd = fd;
-	peers[fd]->serial = ++serials;
-	pthread_mutex_unlock(&lock);
+	pthread_mutex_lock(&fake_lock);
+	fake_peers[fd] = fake_zalloc(sizeof(*fake_peers[fd]));
+	fake_peers[fd]->fd = fd;
+	fake_peers[fd]->serial = ++serials;
+	pthread_mutex_unlock(&fake_lock);
 	return fd;
 }
 
@@ -732,10 +706,10 @@ int __wrap_ioctl(int fd, unsigned long command, ...)
 	va_start(ap, command);
 	arg = va_arg(ap, void *);
 	va_end(ap);
-	pthread_mutex_lock(&lock);
+	pthread_mutex_lock(&fake_lock);
 	peer = peer_of(fd);
 	if (!peer) {
-		pthread_mutex_unlock(&lock);
+		pthread_mutex_unlock(&fake_lock);
 		return __real_ioctl(fd, command, arg);
 	}
 	switch (command) {
@@ -758,7 +732,19 @@ int __wrap_ioctl(int fd, unsigned long command, ...)
 		r = cmd_send(peer, arg);
 		break;
 	case BUS1_CMD_RECV:
-		r = cmd_recv(peer, arg);
+		r = fake_recv(peer, arg);
+		break;
+	case BUS1_CMD_CALL:
+		r = fake_call(peer, arg);
+		break;
+	case BUS1_CMD_REPLY:
+		r = fake_reply(peer, arg);
+		break;
+	case BUS1_CMD_CALL_CANCEL:
+		r = fake_cancel(peer, arg);
+		break;
+	case BUS1_CMD_LEASE:
+		r = fake_lease(peer, arg);
 		break;
 	case BUS1_CMD_PEER_INFO: {
 		struct bus1_cmd_info *info = arg;
@@ -772,13 +758,14 @@ int __wrap_ioctl(int fd, unsigned long command, ...)
 			info->n_slices++;
 		for (struct fake_msg *m = peer->queue; m; m = m->next)
 			info->n_queued++;
+		info->n_calls = fake_n_calls(peer);
 		r = 0;
 		break;
 	}
 	default:
 		r = ENOTTY;
 	}
-	pthread_mutex_unlock(&lock);
+	pthread_mutex_unlock(&fake_lock);
 	errno = r;
 	return r ? -1 : 0;
 }
@@ -789,14 +776,14 @@ void *__wrap_mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t o
 	void *p;
 	int memfd;
 
-	pthread_mutex_lock(&lock);
+	pthread_mutex_lock(&fake_lock);
 	peer = peer_of(fd);
 	if (!peer) {
-		pthread_mutex_unlock(&lock);
+		pthread_mutex_unlock(&fake_lock);
 		return __real_mmap64(addr, len, prot, flags, fd, offset);
 	}
 	if (len > BUS1_MAX_POOL) {
-		pthread_mutex_unlock(&lock);
+		pthread_mutex_unlock(&fake_lock);
 		errno = EINVAL;
 		return MAP_FAILED;
 	}
@@ -807,7 +794,7 @@ void *__wrap_mmap64(void *addr, size_t len, int prot, int flags, int fd, off_t o
 	peer->pool_size = len;
 	p = __real_mmap64(addr, len, prot, flags, memfd, 0);
 	__real_close(memfd);
-	pthread_mutex_unlock(&lock);
+	pthread_mutex_unlock(&fake_lock);
 	return p;
 }
 
@@ -815,24 +802,25 @@ int __wrap_close(int fd)
 {
 	struct fake_peer *peer;
 
-	pthread_mutex_lock(&lock);
+	pthread_mutex_lock(&fake_lock);
 	peer = peer_of(fd);
 	if (peer) {
+		fake_call_close(peer);
 		while (peer->nodes)
 			destroy(peer, peer->nodes);
 		while (peer->queue)
-			drop_msg(peer, dequeue(peer));
+			fake_drop_msg(peer, dequeue(peer));
 		while (peer->handles)
 			release(peer, peer->handles);
 		while (peer->queue)
-			drop_msg(peer, dequeue(peer));
+			fake_drop_msg(peer, dequeue(peer));
 		while (peer->slices)
 			slice_free(peer, peer->slices->id);
 		if (peer->pool)
 			munmap(peer->pool, peer->pool_size);
 		free(peer);
-		peers[fd] = NULL;
+		fake_peers[fd] = NULL;
 	}
-	pthread_mutex_unlock(&lock);
+	pthread_mutex_unlock(&fake_lock);
 	return __real_close(fd);
 }

@@ -4,10 +4,13 @@
 
 #include <fcntl.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-static unsigned int n_calls;
+static atomic_uint n_calls;
+/* What the thread that calls does next, once, before the library has seen what came. */
+static void (*after_call)(void);
 
 int __real_ioctl(int fd, unsigned long command, ...);
 int __wrap_ioctl(int fd, unsigned long command, ...);
@@ -16,12 +19,20 @@ int __wrap_ioctl(int fd, unsigned long command, ...)
 {
 	va_list ap;
 	void *arg;
+	int r;
 
 	va_start(ap, command);
 	arg = va_arg(ap, void *);
 	va_end(ap);
 	n_calls++;
-	return __real_ioctl(fd, command, arg);
+	r = __real_ioctl(fd, command, arg);
+	if (command == BUS1_CMD_CALL && after_call) {
+		void (*after)(void) = after_call;
+
+		after_call = NULL;
+		after();
+	}
+	return r;
 }
 
 #define CALLS(n, call)								\
@@ -223,4 +234,138 @@ TEST("MSG-11 OBJ-5 LIB-2 how many system calls it takes to give things back")
 	drain(p.b);
 	b1_node_unref(sink);
 	pair_deinit(&p);
+}
+
+/*
+ * Calls. The server answers with a node's handle and LARGE bytes if there is a node to
+ * give, else with what it got.
+ */
+static b1_node *given;
+
+static int answer(b1_node *node, b1_message *message, void *userdata)
+{
+	static const char data[LARGE];
+	b1_outgoing out = { .flags = B1_REPLY_LAST };
+	b1_handle *handle;
+
+	out.data = b1_message_get_data(message, &out.size);
+	if (given) {
+		handle = b1_node_get_handle(given);
+		out = (b1_outgoing){ .data = data, .size = LARGE, .handles = &handle, .n_handles = 1 };
+	}
+	OK(b1_message_reply(message, &out));
+	return 0;
+}
+
+static int stop(b1_node *node, b1_message *message, void *userdata)
+{
+	return -ECANCELED;
+}
+
+static void run(void *arg)
+{
+	ERR(b1_peer_run(arg, UINT64_MAX), ECANCELED);
+}
+
+static b1_peer *client, *server;
+static b1_handle *to, *to_stop;
+static b1_node *nodes[2];
+static struct test_thread thread;
+
+static void begin(void)
+{
+	client = new_peer();
+	server = new_peer();
+	OK(b1_node_new(server, &nodes[0], answer, NULL));
+	OK(b1_node_new(server, &nodes[1], stop, NULL));
+	OK(b1_handle_transfer(b1_node_get_handle(nodes[0]), client, &to));
+	OK(b1_handle_transfer(b1_node_get_handle(nodes[1]), client, &to_stop));
+	test_start(&thread, run, server);
+}
+
+static void end(void)
+{
+	OK(b1_send_bytes(to_stop, "", 0, NULL));
+	test_join(&thread);
+	b1_handle_unref(to);
+	b1_handle_unref(to_stop);
+	drain(client);
+	HAS(client, 0, 0, 0);
+	b1_peer_unref(client);
+	b1_node_unref(nodes[0]);
+	b1_node_unref(nodes[1]);
+	b1_peer_unref(server);
+}
+
+TEST("CALL-1 LIB-4 a round trip is two system calls")
+{
+	unsigned int rounds = test_rounds(100), i, n;
+	b1_message *reply = NULL;
+
+	begin();
+	for (i = n = 0; i <= rounds; i++) {
+		/* The first one may find the server not yet waiting. */
+		if (i == 1)
+			n = n_calls;
+		OK(b1_call(to, &(b1_outgoing){ .data = "x", .size = 1 }, NULL, &reply));
+		b1_message_unref(reply);
+	}
+	/* The server may be about to make the last one's. */
+	LE(n_calls - n, 2 * rounds + 1);
+	GE(n_calls - n, 2 * rounds - 1);
+	end();
+}
+
+static void kill_given(void)
+{
+	given = b1_node_unref(given);
+	/* It is told of the death of what it does not know yet. */
+	drain(client);
+}
+
+TEST("OBJ-10 CALL-2 LIB-2 the death of what a reply brings may be told before the reply is seen")
+{
+	b1_call_options o = { .reply_size = LARGE, .reply_handles = 1 };
+	b1_message *reply = NULL;
+	b1_handle *handle = NULL;
+	unsigned int dead = 0;
+	int i;
+
+	begin();
+	for (i = 0; i < 2; i++) {
+		OK(b1_node_new(server, &given, NULL, NULL));
+		after_call = kill_given;
+		OK(b1_call(to, &(b1_outgoing){ .data = "x", .size = 1 }, &o, &reply));
+		handle = b1_message_get_handle(reply, 0);
+		CHECK(b1_handle_is_dead(handle));
+		ERR(b1_handle_watch(handle, NULL, count_dead, &dead), EHOSTUNREACH);
+		reply = b1_message_unref(reply);
+	}
+	EQ(dead, 0);
+	end();
+}
+
+static void fail_next(void)
+{
+	fail_at = 1;
+}
+
+TEST("LIB-1 CALL-2 out of memory: a reply that cannot be told of is lost, with all that it brought")
+{
+	b1_call_options o = { .reply_size = LARGE, .reply_handles = 1 };
+	b1_message *reply = NULL;
+
+	begin();
+	OK(b1_node_new(server, &given, NULL, NULL));
+	after_call = fail_next;
+	ERR(b1_call(to, &(b1_outgoing){ .data = "x", .size = 1 }, &o, &reply), ENOMEM);
+	fail_at = 0;
+	CHECK(!reply);
+	HAS(client, 0, 2, 0);
+	OK(b1_call(to, &(b1_outgoing){ .data = "x", .size = 1 }, &o, &reply));
+	HAS(client, 0, 3, 1);
+	reply = b1_message_unref(reply);
+	HAS(client, 0, 2, 0);
+	end();
+	given = b1_node_unref(given);
 }

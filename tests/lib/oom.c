@@ -105,3 +105,59 @@ TEST("LIB-1 ABI-2 out of memory: an error, no effect, and no loss")
 	pair_deinit(&p);
 	b1_peer_unref(c);
 }
+
+static unsigned int n_over;
+
+static int on_reply(b1_message *reply, int error, void *userdata)
+{
+	CHECK(reply || error == -ECONNABORTED);
+	n_over++;
+	return 0;
+}
+
+TEST("LIB-1 ABI-2 CALL-2 out of memory: calls, requests and replies")
+{
+	b1_call_options o = { .reply_size = LARGE, .reply_handles = 1 };
+	unsigned int n_failed = 0, i, k;
+	b1_handle *handle;
+	char data[LARGE];
+	struct pair p;
+
+	pair_init(&p);
+	handle = b1_node_get_handle(p.box.node);
+	pattern(data, sizeof(data), 6);
+	for (k = 0; k < 3; k++)
+		EACH(b1_call_async(p.to_box, &(b1_outgoing){ .data = data, .size = sizeof(data) }, &o,
+				   NULL, on_reply, NULL));
+	failed = true;
+	for (i = 1; failed; i++) {
+		failed = false;
+		fail_at = i;
+		if (b1_peer_process(p.a) != -ENOMEM)
+			CHECK(!failed);
+		fail_at = 0;
+		n_failed += failed;
+	}
+	/* The last one is answered, the others were dropped. */
+	EQ(p.box.n_messages, 3);
+	check_pattern(p.box.last, LARGE, 6);
+	OK(b1_message_reply(p.box.last, &(b1_outgoing){ .data = data, .size = sizeof(data),
+							.handles = &handle, .n_handles = 1 }));
+	box_empty(&p.box);
+	failed = true;
+	for (i = 1; failed; i++) {
+		int64_t r;
+
+		failed = false;
+		fail_at = i;
+		r = b1_peer_process(p.b);
+		fail_at = 0;
+		if (r != -ENOMEM)
+			OK(r);
+		n_failed += failed;
+	}
+	drain(p.b);
+	EQ(n_over, 3);
+	GT(n_failed, 8);
+	pair_deinit(&p);
+}
