@@ -273,7 +273,8 @@ static void print_bars(FILE *f, const struct report *r)
 {
 	if (!r->n_bars)
 		return;
-	fprintf(f, "\nBars\n");
+	fprintf(f, "\nBars%s\n",
+		r->unit == UNIT_INSTRUCTIONS ? "" : " (which are about instructions: here they say little)");
 	for (size_t i = 0; i < r->n_bars; i++) {
 		const struct bar *b = &r->bars[i];
 
