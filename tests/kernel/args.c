@@ -370,6 +370,12 @@ TEST("ABI-1 a struct need not be aligned")
 		}
 }
 
+/* A reply does so only if it receives, or fails to after it was sent. */
+static bool writes_to_struct(size_t i)
+{
+	return _IOC_DIR(commands[i].cmd) & _IOC_READ && commands[i].cmd != BUS1_CMD_REPLY;
+}
+
 TEST("ABI-2 a result that can not be written changes nothing")
 {
 	struct work *w = work_new();
@@ -378,7 +384,7 @@ TEST("ABI-2 a result that can not be written changes nothing")
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
 		struct bus1_cmd_info before;
 
-		if (!(_IOC_DIR(commands[i].cmd) & _IOC_READ))
+		if (!writes_to_struct(i))
 			continue;
 		prepare(w, i);
 		before = peer_info(&w->p);
@@ -389,7 +395,7 @@ TEST("ABI-2 a result that can not be written changes nothing")
 	}
 	/* The others work from memory that is read-only. */
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++) {
-		if (_IOC_DIR(commands[i].cmd) & _IOC_READ)
+		if (writes_to_struct(i))
 			continue;
 		prepare(w, i);
 		OK(raw(&w->p, commands[i].cmd, read_only(&w->arg, commands[i].size)));

@@ -285,14 +285,20 @@ TEST("CALL-2 the node ends later, and the call goes on")
 
 TEST("CALL-2 a revocation ends calls at once, behind thousands of messages, too")
 {
-	for (int how = 0; how < 3; how++) {
+	for (int how = 0; how < 4; how++) {
 		struct pair w = pair_new();
+		u64 na = node_new(&w.a, 2), to_a = grant(&w.a, na, &w.b);
 		u64 other = node_new(&w.b, 1), to_other = grant(&w.b, other, &w.a);
 		u64 facet = facet_new(&w.b, w.nb, 9), to = grant(&w.b, facet, &w.a);
 		u64 kept = facet_new(&w.b, w.nb, 10), to_kept = grant(&w.b, kept, &w.a);
 		struct call c, d;
 		u64 id;
 
+		/* Replies to calls of its own stand before all that. */
+		for (int i = 0; how == 3 && i < 5; i++) {
+			call_async(&w.b, to_a, "own", 1);
+			OK(answer_str(&w.a, GOT_CALL(&w.a, na, "own"), "reply"));
+		}
 		/* To that very node as well, so that all of them go. */
 		for (int i = 0; i < 3000; i++)
 			OK(send_data(&w.a, how == 1 ? to : to_other, NULL, 0));

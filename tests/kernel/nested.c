@@ -294,6 +294,66 @@ TEST("CALL-5 a second call back, while the first is served, is served next")
 	ring_close(&r);
 }
 
+TEST("CALL-5 what is part of the call, but no request, is left in the queue")
+{
+	struct ring r = ring_new();
+	struct call outer, inner, second;
+	struct waiting again;
+	u64 token, nested, at_c, id, taken;
+	struct in in;
+
+	start_as(&outer, &r, A, B, "outer", BUS1_CALL_NESTED, 0);
+	token = GOT_CALL(&r.p[B], r.node[B], "outer");
+	start_as(&inner, &r, B, A, "one", 0, token);
+	nested = given(&outer, &r, A, "one");
+	/* The reply to a call that was made to serve it. */
+	call_as(&second, &r, A, C, "on", 0, nested);
+	second.cmd.recv = (struct bus1_cmd_recv){};
+	second.cmd.cookie = 3;
+	OK(call_async_cmd(&r.p[A], &second.cmd));
+	id = second.cmd.id;
+	at_c = GOT_CALL(&r.p[C], r.node[C], "on");
+	OK(answer_str(&r.p[C], at_c, "reply"));
+	/* The notice that another call back, which another thread has taken, is cancelled. */
+	call_as(&second, &r, B, A, "two", 0, token);
+	second.cmd.recv = (struct bus1_cmd_recv){};
+	OK(call_async_cmd(&r.p[B], &second.cmd));
+	OK(recv_now(&r.p[A], &in));
+	EQ(in.m.type, BUS1_MSG_REPLY);
+	taken = GOT_CALL(&r.p[A], r.node[A], "two");
+	OK(call_cancel(&r.p[B], second.cmd.id));
+	EQ(peer_info(&r.p[A]).n_queued, 1);
+
+	/* And a reply again, behind it. */
+	call_as(&second, &r, A, C, "on", 0, nested);
+	second.cmd.recv = (struct bus1_cmd_recv){};
+	second.cmd.cookie = 4;
+	OK(call_async_cmd(&r.p[A], &second.cmd));
+	NE(second.cmd.id, id);
+	id = second.cmd.id;
+	OK(answer_str(&r.p[C], GOT_CALL(&r.p[C], r.node[C], "on"), "reply"));
+	EQ(peer_info(&r.p[A]).n_queued, 2);
+	/* A third call back, behind both, so that there is one to be found. */
+	call_as(&second, &r, B, A, "three", 0, token);
+	second.cmd.recv = (struct bus1_cmd_recv){};
+	second.cmd.cookie = 5;
+	OK(call_async_cmd(&r.p[B], &second.cmd));
+
+	waiting_init(&again, &r.p[A], nested, "1", outer.cmd.id);
+	test_start(&again.thread, reply_and_wait, &again);
+	nested = waited(&again, BUS1_MSG_CALL, "three")->m.token;
+	call_join(&inner);
+	REPLIED(&inner, "1");
+	waiting_start(&again, &r.p[A], nested, "3", outer.cmd.id);
+	GOT_REPLY(&r.p[B], second.cmd.id, 5, "3");
+	GOT_CANCELLED(&r.p[A], taken);
+	GOT_REPLY(&r.p[A], id, 4, "reply");
+	ERR(answer_str(&r.p[A], taken, "2"), ECANCELED);
+	OK(answer_str(&r.p[B], token, "result"));
+	waited(&again, BUS1_MSG_REPLY, "result");
+	ring_close(&r);
+}
+
 TEST("CALL-5 the outer reply may come before the call back is answered")
 {
 	struct ring r = ring_new();
