@@ -313,6 +313,7 @@ int b1_call_sized(b1_handle *to, const b1_outgoing *outgoing, size_t outgoing_si
 		.buf_size = is_large ? BUF_SIZE : sizeof(small),
 	};
 
+	b1__reply_before_wait();
 	b1__hold(peer);
 	r = enter(&calling, o.reply_fds);
 	if (r >= 0) {

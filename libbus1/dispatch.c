@@ -451,6 +451,7 @@ int b1_peer_wait(b1_peer *peer, uint64_t deadline)
 	if (r < 0)
 		return r;
 	none.token = 0;
+	b1__reply_before_wait();
 	b1_peer_ref(peer);
 	b1__lock(peer);
 	r = wait_for(peer, deadline, &none);
@@ -468,6 +469,7 @@ int b1_peer_run(b1_peer *peer, uint64_t deadline)
 	if (r < 0)
 		return r;
 	reply.token = 0;
+	b1__reply_before_wait();
 	b1_peer_ref(peer);
 	b1__lock(peer);
 	do {

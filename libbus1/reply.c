@@ -42,6 +42,16 @@ void b1__reply_deferred(b1_peer *peer, struct deferred *deferred)
 	deferred->token = 0;
 }
 
+/* Handlers that defer promise to return at once; who waits for the reply did not. */
+void b1__reply_before_wait(void)
+{
+	struct serving *serving;
+
+	for (serving = b1__serving; serving; serving = serving->up)
+		if (serving->deferred)
+			b1__reply_deferred(serving->message->peer, serving->deferred);
+}
+
 /*
  * To answer a request is first to claim it. 0; -EINVAL: it is none; -EALREADY: it was
  * answered; -EBUSY: it is just being. Locked.
