@@ -33,6 +33,7 @@
 //! receiving one takes no memory.
 
 use crate::abi;
+use crate::describe::most_in_buf;
 use crate::errno::{econnaborted, econnreset, ehostunreach};
 use crate::ids::{Growth, Hashed};
 use crate::inherit::{self, Priority};
@@ -408,13 +409,12 @@ impl Call {
         }
     }
 
-    /// Its bytes in a receiver's buf[], if nothing is to be asked about it.
+    /// Its bytes in a receiver's buf[], at most.
     #[inline]
-    fn needed(&self) -> usize {
+    pub(crate) fn needed(&self) -> usize {
         match self.request() {
             None => (self.len as usize).next_multiple_of(8),
-            Some(draft) if draft.get().is_plain() => draft.get().inline().len().next_multiple_of(8),
-            Some(_) => usize::MAX >> 1,
+            Some(draft) => most_in_buf(draft.get()),
         }
     }
 
@@ -477,16 +477,14 @@ impl Call {
         went
     }
 
-    /// The caller waits again. With its lock held, and if it [may leave](Self::may_leave). True if there is
-    /// a result already.
-    pub(crate) fn come_back(&self, _caller: &mut Inner) -> bool {
+    /// The caller waits again, if there is no result yet. With its lock held, and if it [may
+    /// leave](Self::may_leave).
+    pub(crate) fn come_back(&self, _caller: &mut Inner) {
         let task = Waker::current().map_or(ptr::null_mut(), Waker::into_raw);
         self.task.store(task, Relaxed);
-        let is_done = !self.step(AWAY, WAITING);
-        if is_done {
+        if !self.step(AWAY, WAITING) {
             drop(self.take_task());
         }
-        is_done
     }
 
     /// The caller leaves: it wants no result. False if there is one.
@@ -511,7 +509,7 @@ impl Call {
         }
     }
 
-    /// Its caller may leave it: nobody waits for it, nor is just leaving. With the caller's lock held.
+    /// Its caller may leave it: nobody waits for it, is just leaving it, or receives the result. With the caller's lock held.
     pub(crate) fn may_leave(&self) -> bool {
         matches!(self.state(), AWAY | DONE) && !self.leaving.load(Relaxed)
     }
@@ -547,14 +545,38 @@ impl Call {
                 self.place.store(NOTICE, Relaxed);
                 true
             }
-            REPLY => match self.message() {
-                Some(message) => message.untake(peer),
-                None => true,
-            },
+            REPLY => {
+                self.set_leaving(peer, false);
+                match self.message() {
+                    Some(message) => message.untake(peer),
+                    None => true,
+                }
+            }
             // Never taken, but to be dropped.
             QUEUED | NOTICE => true,
             _ => false,
         }
+    }
+
+    /// The same of one that was not taken off the queue, but is in a thread's hand.
+    #[inline(always)]
+    pub(crate) fn serve_given(this: &CallRef, server: &mut Inner) {
+        Self::serve(this, server);
+        if let Some(draft) = this.request() {
+            draft.get().passed().add_in_hand(1);
+        }
+    }
+
+    /// It was made as part of that call, however indirectly.
+    pub(crate) fn is_part_of(&self, call: &Call) -> bool {
+        let mut ancestor = self.parent.as_ref();
+        while let Some(a) = ancestor {
+            if ptr::eq::<Call>(&***a, call) {
+                return true;
+            }
+            ancestor = a.parent.as_ref();
+        }
+        false
     }
 
     /// It is over at the server, which has its lock held.
@@ -611,7 +633,7 @@ pub(crate) fn link(entry: ListArc<Item<Call>>, from: &Peer) -> Result<(Woken, bo
     if entry.parent.is_some() {
         if let Some(waker) = nest(&entry, &mut inner) {
             let call: CallRef = entry.into_arc();
-            Call::serve(&call, &mut inner);
+            Call::serve_given(&call, &mut inner);
             drop(inner);
             drop(call);
             return Ok((Woken::receiver(Some(waker)), true));
@@ -623,7 +645,7 @@ pub(crate) fn link(entry: ListArc<Item<Call>>, from: &Peer) -> Result<(Woken, bo
         let mut entry = Some(entry);
         let waker = server.parked.give(&mut inner, needed, |inner| {
             let call: CallRef = entry.take()?.into_arc();
-            Call::serve(&call, inner);
+            Call::serve_given(&call, inner);
             Some(call)
         });
         let Some(entry) = entry else {

@@ -102,6 +102,15 @@ impl Layout {
     }
 }
 
+/// Bytes of buf[] that a message needs at most, whatever is asked for.
+pub(crate) fn most_in_buf(m: &Message) -> usize {
+    let handles = m.passed().len() * size_of::<bus1_handle>();
+    let more = m
+        .baggage()
+        .map_or(0, |b| b.size_of_fds() + b.size_of_creds());
+    m.inline().len().next_multiple_of(8) + handles + more
+}
+
 /// Bytes of buf[] that an item needs.
 #[inline(always)]
 pub(crate) fn size_in_buf(call: &Receive<'_>, kind: Kind<'_>) -> usize {

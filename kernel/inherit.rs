@@ -115,11 +115,17 @@ pub(crate) fn begin_current(call: &CallRef) {
     }
 }
 
+/// A thread was raised for it.
+#[inline]
+pub(crate) fn has_raised(call: &Call) -> bool {
+    call.raised.load(Relaxed) != 0
+}
+
 /// The call is over at the server, or is not served yet after all. After its state has changed, if it
 /// has. No lock may be held.
 #[inline]
 pub(crate) fn end(call: &Call) {
-    if call.raised.load(Relaxed) != 0 {
+    if has_raised(call) {
         lower(call);
     }
 }
@@ -227,7 +233,8 @@ fn for_call(to: Priority, base: &abi::bus1_priority) -> abi::bus1_priority {
 
 fn is_set_to(is: &abi::bus1_priority, to: Priority) -> bool {
     let set = for_call(to, is);
-    (is.policy, is.priority, is.nice) == (set.policy, set.priority, set.nice)
+    let is_nice = to.level < 100 || is.nice == set.nice;
+    (is.policy, is.priority) == (set.policy, set.priority) && is_nice
 }
 
 fn set(task: &Waker, to: Priority, base: &abi::bus1_priority) {

@@ -82,10 +82,21 @@ impl Leases {
 
     /// Copies within one page of the caller's.
     fn copy(&self, address: u64, buf: &mut [u8], write: bool) -> Result {
+        if !*self.is_open.lock() {
+            return Err(ecanceled());
+        }
         let mut page = ptr::null_mut();
         // SAFETY: We have a reference to the memory.
         let r = unsafe { abi::bus1_page_pin(self.mm.as_ptr(), address, write, &mut page) };
-        kernel::error::to_result(r).map_err(|e| if e == EFAULT { eremoteio() } else { e })?;
+        if r != 0 {
+            let e = Error::from_errno(r);
+            // Its process may be gone by now.
+            return Err(match *self.is_open.lock() {
+                false => ecanceled(),
+                true if e == EFAULT => eremoteio(),
+                true => e,
+            });
+        }
         let is_open = self.is_open.lock();
         let open = *is_open;
         if open {

@@ -661,6 +661,18 @@ impl Draft {
         read_inline(payload, to)
     }
 
+    /// It is what its caller gets: what is left of the space goes back.
+    pub(crate) fn finish_reply(&self) {
+        self.set_sent();
+        if let Some(slice) = self.0.slice() {
+            let owner = &self.0.node.owner;
+            let granules = self.len().div_ceil(GRANULE).max(1) as u32;
+            let mut inner = owner.inner.lock();
+            inner.slices.shrink(slice.id, granules);
+            owner.unlock_room(inner);
+        }
+    }
+
     /// It is sent, though it is in no queue.
     pub(crate) fn set_sent(&self) {
         if self.0.slice().is_some() {

@@ -43,6 +43,9 @@ use kernel::prelude::*;
 use kernel::sync::atomic::{ordering::Full, ordering::Relaxed, Atomic};
 use kernel::sync::{new_spinlock, Arc, SpinLock};
 
+/// Beside `BUS1_NODE_*`: see [`Node::new_hidden`].
+const HIDDEN: u64 = 1 << 63;
+
 pub(crate) type NodeRef = Arc<Item<Node>>;
 
 /// Who is to be told of the death of a node.
@@ -92,7 +95,7 @@ pub(crate) struct Node {
     /// Nests in the lock of any one peer.
     #[pin]
     pub(crate) holders: SpinLock<Holders>,
-    _counted: Counted,
+    _counted: Option<Counted>,
 }
 
 // SAFETY: The one type of that tag.
@@ -104,6 +107,11 @@ impl Node {
     /// With `BUS1_NODE_*` flags.
     pub(crate) fn new(owner: Arc<Peer>, cookie: u64, flags: u64) -> Result<NodeRef> {
         Self::alloc(owner, cookie, 0, None, None, flags, false)
+    }
+
+    /// What no user sees: it is in no table, and not counted.
+    pub(crate) fn new_hidden(owner: Arc<Peer>) -> Result<NodeRef> {
+        Self::alloc(owner, 0, 0, None, None, HIDDEN, false)
     }
 
     pub(crate) fn new_buffer(
@@ -134,6 +142,7 @@ impl Node {
             b.wants_creds || b.buffer.is_some()
         });
         let is_plain = !is_once && !is_special;
+        let is_counted = flags & HIDDEN == 0;
         Arc::pin_init(
             Item::new(try_pin_init!(Self {
                 owner,
@@ -155,7 +164,7 @@ impl Node {
                 seq: Atomic::new(0),
                 told: Atomic::new(0),
                 holders <- new_spinlock!(Holders { closed: false, list: List::new() }, "bus1_holders"),
-                _counted: Counted::new(Stat::Nodes),
+                _counted: is_counted.then(|| Counted::new(Stat::Nodes)),
             }? Error)),
             GFP_KERNEL_ACCOUNT,
         )

@@ -797,7 +797,7 @@ impl Peer {
         if let Some(node) = &self.inner.lock().reply_node {
             return Ok(node.clone());
         }
-        let new = Node::new(self.clone(), 0, 0)?;
+        let new = Node::new_hidden(self.clone())?;
         let mut inner = self.inner.lock();
         let node = inner.reply_node.get_or_insert_with(|| new.clone()).clone();
         drop(inner);

@@ -356,6 +356,7 @@ impl Taken {
             }
             NOTICE => call.place.store(TOLD, Relaxed),
             _ => {
+                call.set_leaving(inner, true);
                 if let Some(message) = call.message() {
                     message.take(inner);
                 }

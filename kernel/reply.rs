@@ -208,10 +208,10 @@ impl Before for Answer<'_> {
             return;
         };
         drop((self.retired.take(), self.notice.take()));
-        inherit::end(&call);
         if self.next.is_none() {
             deliver(&call);
         }
+        end(&call, &mut self.next);
         drop(call);
         if !parked {
             if let Some(next) = self.next.take() {
@@ -223,6 +223,18 @@ impl Before for Answer<'_> {
     #[inline(always)]
     fn next(&mut self) -> Option<Waker> {
         self.next.take()
+    }
+}
+
+/// A call was answered. A thread that was raised for it wakes the caller before it falls back: others might
+/// run in between.
+#[inline(always)]
+fn end(call: &Call, next: &mut Option<Waker>) {
+    if inherit::has_raised(call) {
+        if let Some(next) = next.take() {
+            next.wake();
+        }
+        inherit::end(call);
     }
 }
 
@@ -348,7 +360,7 @@ fn answer(peer: &Arc<Peer>, cmd: &bus1_cmd_reply, token: u64) -> Result<Option<W
     unsafe { call.reply_mut() }.flags = reply_flags(cmd.flags);
     call.note_fault();
     trace::replied(peer, &call);
-    let next = match call.decide() {
+    let mut next = match call.decide() {
         Came::Late => {
             inherit::end(&call);
             return Err(ecanceled());
@@ -356,12 +368,12 @@ fn answer(peer: &Arc<Peer>, cmd: &bus1_cmd_reply, token: u64) -> Result<Option<W
         Came::Waiting(next) => next,
         Came::Away => None,
     };
-    inherit::end(&call);
     drop(moving.finish());
     note_all_passed(peer, &load.grants);
     if next.is_none() {
         deliver(&call);
     }
+    end(&call, &mut next);
     Ok(next)
 }
 
@@ -391,7 +403,7 @@ fn fill(peer: &Arc<Peer>, call: &Call, load: &mut Load<'_>, payload: &Payload) -
         if let Some(baggage) = baggage {
             draft.set_baggage(baggage);
         }
-        draft.set_sent();
+        draft.finish_reply();
     } else {
         read_inline(payload, &mut inline[..payload.len()])?;
     }

@@ -5,18 +5,19 @@
 use crate::abi::{self, bus1_cmd_call, bus1_cmd_ids, bus1_handle};
 use crate::bridge;
 use crate::call::{
-    self, push_reply, unserve, withdraw, CallEntry, CallRef, Most, NewCall, Terms, AWAY, DONE,
-    WAITING,
+    self, push_reply, unserve, withdraw, Call, CallEntry, CallRef, Most, NewCall, Terms, AWAY,
+    DONE, WAITING,
 };
 use crate::describe::{add_in_hand, describe_reply, Cursor, Receive};
 use crate::errno::eloop;
 use crate::ids::Growth;
 use crate::inherit;
+use crate::item::downcast_call;
 use crate::lease::Leases;
 use crate::message::{Draft, Kind, INLINE};
 use crate::object::{note_all_passed, read_ids};
 use crate::park::{self, Waker};
-use crate::peer::{Peer, Target, Woken};
+use crate::peer::{Inner, Peer, Target, Woken};
 use crate::pool::read_inline;
 use crate::recv::{self, finish_message, GiveBack};
 use crate::room::Gate;
@@ -429,8 +430,20 @@ fn leave(peer: &Peer, call: &CallRef, id: UserPtr) {
 /// The thread is to serve a request that is part of its call.
 #[cold]
 fn serve_nested(peer: &Arc<Peer>, call: &CallRef, waiting: &mut Waiting<'_>) -> Result {
-    call.set_lending(false);
     let nested = call.take_nested(&mut peer.inner.lock()).ok_or(EAGAIN)?;
+    tell_nested(peer, call, nested, waiting)
+}
+
+#[cold]
+#[inline(never)]
+fn tell_nested(
+    peer: &Arc<Peer>,
+    call: &CallRef,
+    nested: CallRef,
+    waiting: &mut Waiting<'_>,
+) -> Result {
+    call.set_lending(false);
+    inherit::begin_current(&nested);
     let told = recv::tell_request(peer, &mut waiting.receive, &nested)
         .and_then(|()| user::put_u64(waiting.id, call.id.load(Relaxed)));
     let Err(e) = told else {
@@ -450,6 +463,13 @@ fn serve_nested(peer: &Arc<Peer>, call: &CallRef, waiting: &mut Waiting<'_>) -> 
 #[inline(always)]
 fn take_result(peer: &Arc<Peer>, call: CallRef, waiting: &mut Waiting<'_>) -> Result {
     if call.reply().draft.is_some() || call.leases.is_some() || call.id.load(Relaxed) != 0 {
+        if call.terms.nests {
+            // A request may have come before it.
+            let nested = call.take_nested(&mut peer.inner.lock());
+            if let Some(nested) = nested {
+                return tell_nested(peer, &call, nested, waiting);
+            }
+        }
         return take_large(peer, call, waiting);
     }
     if let Some(e) = call.reply().error {
@@ -520,15 +540,13 @@ pub(crate) fn resume(
     peer: &Arc<Peer>,
     id: u64,
     next: Option<Waker>,
-    waiting: Waiting<'_>,
+    mut waiting: Waiting<'_>,
 ) -> Result {
     let back = GiveBack::of(peer, &waiting.receive)?;
     let mut retired = None;
     let mut inner = peer.inner.lock();
-    let mut item = None;
-    let mut done = false;
     let found = match inner.call(id) {
-        Some(CallEntry::Made(call)) => Ok(call.clone()),
+        Some(CallEntry::Made(call)) if !call.terms.is_async => Ok(call.clone()),
         _ => Err(ENXIO),
     };
     let found = found.and_then(|call| {
@@ -536,25 +554,25 @@ pub(crate) fn resume(
             return Err(ENXIO);
         }
         back.apply(peer, &mut inner, &mut retired)?;
-        if call.come_back(&mut inner) {
-            // There is a result, which may be in the queue, or about to get there.
-            drop(inner.remove_call(id));
-            call.id.store(0, Relaxed);
-            item = inner.queue.remove(&*call);
-            done = true;
+        let nested = next_nested(&mut inner, &call);
+        if nested.is_some() {
+            return Ok((call, nested));
         }
-        Ok(call)
+        call.come_back(&mut inner);
+        Ok((call, None))
     });
     peer.unlock_room(inner);
-    drop((retired, item));
-    if done {
-        // It was read from there a moment ago.
-        let _ = user::put_u64(waiting.id, 0);
-    }
+    drop(retired);
     match found {
-        Ok(call) => {
+        Ok((call, None)) => {
             call.set_lending(true);
             wait(peer, call, next, waiting)
+        }
+        Ok((call, Some(nested))) => {
+            if let Some(next) = next {
+                next.wake();
+            }
+            tell_nested(peer, &call, nested, &mut waiting)
         }
         Err(e) => {
             waiting.receive.restore_given();
@@ -564,6 +582,22 @@ pub(crate) fn resume(
             Err(e)
         }
     }
+}
+
+/// A request in the queue that was made as part of a call whose thread is about to wait: while it was
+/// away.
+fn next_nested(inner: &mut Inner, call: &CallRef) -> Option<CallRef> {
+    if !call.terms.nests || inner.n_requests == 0 {
+        return None;
+    }
+    let entry = inner.queue.find_request(|item| match item.kind() {
+        Kind::Call(c) => c.is_part_of(call) && c.needed() <= call.terms.room as usize,
+        _ => false,
+    })?;
+    inner.n_requests -= 1;
+    let nested = downcast_call(entry)?;
+    Call::serve_given(&nested, inner);
+    Some(nested)
 }
 
 /// BUS1_CMD_CALL_CANCEL.

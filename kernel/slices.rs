@@ -403,6 +403,33 @@ impl Slices {
         }
     }
 
+    /// Frees what a slice that user space has not got has above that size, if there are records to spare.
+    pub(crate) fn shrink(&mut self, id: u64, size: u32) {
+        let index = IdTable::<Block>::index(id);
+        let Some(b) = self.blocks.get(id) else {
+            return;
+        };
+        let (start, rest, next) = (b.start, b.size.saturating_sub(size), b.next);
+        if rest == 0 || b.state != State::Kernel || self.growth().is_some() {
+            return;
+        }
+        let mut tail = Block::new(start + size, rest, index, next);
+        tail.state = State::Kernel;
+        let Ok(tail) = self.blocks.insert(tail) else {
+            return;
+        };
+        let at = IdTable::<Block>::index(tail);
+        if let Some(b) = self.blocks.at_mut(index) {
+            b.size = size;
+            b.next = at;
+        }
+        if let Some(n) = self.blocks.at_mut(next) {
+            n.prev = at;
+        }
+        self.used -= rest as usize;
+        self.merge(tail);
+    }
+
     /// Frees a slice that user space has not got. An id that is not known does nothing.
     pub(crate) fn free(&mut self, id: u64) {
         let Some(b) = self.blocks.get_mut(id) else {
@@ -573,6 +600,36 @@ mod tests {
         assert_eq!(alloc(&mut s, 1001)?, None);
         let b = alloc(&mut s, 1000)?.ok_or(EINVAL)?;
         assert!(b.id != a.id);
+        Ok(())
+    }
+
+    #[test]
+    fn a_slice_shrinks() -> Result {
+        let mut s = pool(100)?;
+        let a = alloc(&mut s, 40)?.ok_or(EINVAL)?;
+        let b = alloc(&mut s, 20)?.ok_or(EINVAL)?;
+        grow(&mut s)?;
+        s.shrink(a.id, 10);
+        assert!(check(&s, 100));
+        assert_eq!(s.granules(), 30);
+        s.shrink(a.id, 10);
+        s.shrink(b.id, 30);
+        assert_eq!(s.granules(), 30);
+        let c = alloc(&mut s, 30)?.ok_or(EINVAL)?;
+        assert_eq!(c.offset, 10 * GRANULE);
+        grow(&mut s)?;
+        // Beside free space it joins that.
+        s.shrink(b.id, 5);
+        assert!(check(&s, 100));
+        s.set_users(c.id, true);
+        s.shrink(c.id, 1);
+        assert_eq!(s.granules(), 45);
+        s.set_users(c.id, false);
+        for slice in [a, b, c] {
+            s.free(slice.id);
+        }
+        assert!(check(&s, 100));
+        assert_eq!(alloc(&mut s, 100)?.map(|slice| slice.offset), Some(0));
         Ok(())
     }
 

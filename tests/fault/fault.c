@@ -512,7 +512,12 @@ static unsigned int round_of(const struct form *form, int mode, unsigned int nth
 			FAILED("it fails with %s", strerrorname_np(-r));
 		if (form->partly)
 			form->partly();
-		state_same(form, mode, nth, struck);
+		if (w.done_in_part) {
+			state_take(&w.before);
+			w.done_in_part = false;
+		} else {
+			state_same(form, mode, nth, struck);
+		}
 		r = run_it(form);
 		if (r)
 			FAILED("given again it fails with %s", strerrorname_np(-r));

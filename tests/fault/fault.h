@@ -82,6 +82,9 @@ union any_cmd {
 	struct bus1_cmd_info info;
 	struct bus1_cmd_buffer buffer;
 	struct bus1_cmd_open open;
+	struct bus1_cmd_call call;
+	struct bus1_cmd_reply reply;
+	struct bus1_cmd_lease lease;
 };
 
 /* The one that a form is run in. It starts as described, the rest is zero. */
@@ -130,6 +133,8 @@ struct world {
 		u64 id;
 	} watched[MAX_WATCHED];
 	u32 n_watched;
+	/* Set by partly(), once it has seen what was done: from there it is as it is now. */
+	bool done_in_part;
 };
 
 extern struct world w;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* ABI-1, ABI-2: what commands do with arguments that nobody should pass. */
-#include "raw.h"
+#include "call.h"
 
 #include <string.h>
 #include <sys/ioctl.h>
@@ -25,8 +25,14 @@ struct work {
 		struct bus1_cmd_setup setup;
 		struct bus1_cmd_buffer buffer;
 		struct bus1_cmd_open open;
+		struct bus1_cmd_call call;
+		struct bus1_cmd_reply reply;
+		struct bus1_cmd_lease lease;
 		u8 bytes[16384];
 	} arg;
+	struct call lender;
+	struct bus1_lease lent;
+	char memory[8];
 	struct bus1_msg m;
 	u64 buf[64];
 };
@@ -51,6 +57,10 @@ static const struct {
 	COMMAND(PEER_SETUP, BUS1_CMD_SETUP_VER0),
 	COMMAND(BUFFER_CREATE, BUS1_CMD_BUFFER_VER0),
 	COMMAND(BUFFER_OPEN, BUS1_CMD_OPEN_VER0),
+	COMMAND(CALL, BUS1_CMD_CALL_VER0),
+	COMMAND(REPLY, BUS1_CMD_REPLY_VER0),
+	{ "CALL_CANCEL", BUS1_CMD_CALL_CANCEL, BUS1_CMD_IDS_VER0, sizeof(struct bus1_cmd_ids) },
+	COMMAND(LEASE, BUS1_CMD_LEASE_VER0),
 #undef COMMAND
 };
 
@@ -135,6 +145,30 @@ static void prepare(struct work *w, size_t i)
 		memset(&w->arg, 0, sizeof(w->arg));
 		w->arg.open = (struct bus1_cmd_open){ .id = w->ids[0] };
 		return;
+	case 14:
+		w->arg.call = (struct bus1_cmd_call){
+			.send = { .dest = w->n, .data = PTR("ping"), .len = 4 },
+			.flags = BUS1_CALL_ASYNC, .cookie = 8 };
+		return;
+	case 15:
+		w->ids[0] = call_async(&w->p, w->n, "ping", 8);
+		w->arg.reply = (struct bus1_cmd_reply){ .send = {
+			.dest = GOT_CALL(&w->p, w->n, "ping"), .data = PTR("pong"), .len = 4 } };
+		return;
+	case 16:
+		w->ids[0] = call_async(&w->p, w->n, "ping", 8);
+		break;
+	case 17:
+		memcpy(w->memory, "borrowed", 8);
+		w->lent = (struct bus1_lease){ PTR(w->memory), 8, BUS1_LEASE_READ, 0 };
+		call_init_str(&w->lender, &w->p, w->n, "lend");
+		w->lender.cmd.leases = PTR(&w->lent);
+		w->lender.cmd.n_leases = 1;
+		call_start(&w->lender);
+		w->ids[0] = GOT_CALL(&w->p, w->n, "lend");
+		w->arg.lease = (struct bus1_cmd_lease){
+			.flags = BUS1_LEASE_READ, .token = w->ids[0], .data = PTR(w->buf), .len = 8 };
+		return;
 	default:
 		return;
 	}
@@ -195,6 +229,24 @@ static void confirm(struct work *w, size_t i)
 		EQ(w->arg.open.size, 6);
 		close_fd(w->arg.open.fd);
 		OK(destroy(&w->p, w->ids[0]));
+		break;
+	case 14:
+		NE(w->arg.call.id, 0);
+		OK(answer_str(&w->p, GOT_CALL(&w->p, w->n, "ping"), "pong"));
+		GOT_REPLY(&w->p, w->arg.call.id, 8, "pong");
+		break;
+	case 15:
+		GOT_REPLY(&w->p, w->ids[0], 8, "pong");
+		break;
+	case 16:
+		ERR(raw(&w->p, commands[i].cmd, &w->arg), ENXIO);
+		NOTHING(&w->p);
+		break;
+	case 17:
+		MEM(w->buf, "borrowed", 8);
+		OK(answer_str(&w->p, w->ids[0], "thanks"));
+		call_join(&w->lender);
+		REPLIED(&w->lender, "thanks");
 		break;
 	default:
 		EQ(w->arg.info.n_nodes, 1);
@@ -370,18 +422,20 @@ TEST("ABI-2 commands with an array of ids, its count, and its memory")
 {
 	static const unsigned long cmds[] = {
 		BUS1_CMD_NODE_DESTROY, BUS1_CMD_HANDLE_RELEASE, BUS1_CMD_SLICE_RELEASE,
+		BUS1_CMD_CALL_CANCEL,
 	};
 	static const u32 counts[] = { BUS1_MAX_IDS + 1, BUS1_MAX_IDS * 2, 0x20000001, 0x7fffffff,
 				      0x80000000, 0xffffffff };
 	struct peer p = peer_new(1 << 16), o = peer_new(0);
 	u8 data[4000] = {};
-	u64 good[3];
+	u64 good[4];
 	struct in in;
 
 	OK(send_data(&p, good[0] = node_new(&p, 1), data, sizeof(data)));
 	OK(recv_now(&p, &in));
 	good[1] = grant(&o, node_new(&o, 2), &p);
 	good[2] = in.m.slice;
+	good[3] = call_async(&p, node_new(&p, 3), "x", 0);
 	for (size_t i = 0; i < ARRAY_SIZE(cmds); i++) {
 		u64 *edge = edge_alloc(sizeof(u64)), *two = edge_alloc(2 * sizeof(u64) - 1);
 		struct bus1_cmd_info before = peer_info(&p);
@@ -411,9 +465,10 @@ TEST("ABI-2 commands with an array of ids, its count, and its memory")
 #undef BAD
 		OK(ids_cmd(&p, cmds[i], i == 0 ? BUS1_DESTROY_UNUSED : 0, edge, 1));
 	}
-	EQ(peer_info(&p).n_nodes, 0);
+	EQ(peer_info(&p).n_nodes, 1);
 	EQ(peer_info(&p).n_handles, 0);
 	EQ(peer_info(&p).n_slices, 0);
+	EQ(peer_info(&p).n_calls, 0);
 }
 
 TEST("ABI-2 an array may overlap the struct it belongs to")
@@ -451,7 +506,7 @@ TEST("ABI-2 no errno is returned that is the kernel's own, whatever it is given"
 	u64 n = node_new(&p, 1);
 
 	for (unsigned int i = 0; i < test_rounds(20000); i++) {
-		u64 words[16] = {};
+		u64 words[33] = {};
 		unsigned long cmd = commands[random_word() % ARRAY_SIZE(commands)].cmd;
 		int r;
 
@@ -467,6 +522,9 @@ TEST("ABI-2 no errno is returned that is the kernel's own, whatever it is given"
 		}
 		if (_IOC_NR(cmd) == _IOC_NR(BUS1_CMD_RECV))
 			words[0] |= BUS1_RECV_NONBLOCK;
+		/* And so that neither a call waits, nor a reply. */
+		if (_IOC_NR(cmd) == _IOC_NR(BUS1_CMD_CALL))
+			words[offsetof(struct bus1_cmd_call, flags) / 8] = BUS1_CALL_ASYNC;
 		r = raw(&p, cmd, words);
 		CHECK(r == 0 || strerrorname_np(-r));
 		if (!r && _IOC_NR(cmd) == _IOC_NR(BUS1_CMD_HANDLE_EXPORT))

@@ -5,7 +5,7 @@
  * nothing has changed, neither in the peers nor in what the module counts.
  * (Sizes of structs, and structs that cannot be read, are in args.c.)
  */
-#include "raw.h"
+#include "call.h"
 
 #include <fcntl.h>
 #include <stdio.h>
@@ -25,6 +25,10 @@ struct scene {
 	u64 slices[2];
 	u64 nb;
 	int fds[2], exported, memfd;
+	u64 made[2];			/* calls of a's, asynchronous */
+	u64 token;			/* a request that a serves */
+	u64 answered, foreign_token;	/* that are none of a's any more, or never were */
+	struct call lender;		/* of b's, which waits for `token` */
 	struct snapshot before;
 
 	/* What the commands point at. */
@@ -35,6 +39,8 @@ struct scene {
 	struct bus1_msg m;
 	u64 buf[32];
 	char text[16];
+	struct bus1_lease leases[2], lent[2];
+	char memory[64];
 };
 
 static u64 buffer_new(const struct scene *s)
@@ -43,6 +49,32 @@ static u64 buffer_new(const struct scene *s)
 
 	OK(raw(&s->a, BUS1_CMD_BUFFER_CREATE, &cmd));
 	return cmd.id;
+}
+
+/* Calls both ways. One of b's threads waits, and lends its memory. */
+static void calls_make(struct scene *s)
+{
+	u64 to_a = grant(&s->a, s->node, &s->b);
+	struct in in;
+
+	call_async(&s->b, to_a, "answered", 1);
+	OK(answer_str(&s->a, s->answered = GOT_CALL(&s->a, s->node, "answered"), ""));
+	call_init_str(&s->lender, &s->b, to_a, "lends");
+	s->lent[0] = (struct bus1_lease){ PTR(s->memory), 64, BUS1_LEASE_READ, 0 };
+	s->lent[1] = (struct bus1_lease){ PTR(s->memory), 64, BUS1_LEASE_WRITE, 0 };
+	s->lender.cmd.leases = PTR(s->lent);
+	s->lender.cmd.n_leases = 2;
+	s->lender.cmd.reply_size = 100;
+	s->lender.cmd.reply_handles = 2;
+	s->lender.cmd.reply_fds = 2;
+	call_start(&s->lender);
+	s->token = GOT_CALL(&s->a, s->node, "lends");
+	for (int i = 0; i < 2; i++)
+		s->made[i] = call_async(&s->a, s->handle, "made", 1);
+	do
+		OK(recv_now(&s->b, &in));
+	while (in.m.type != BUS1_MSG_CALL);
+	s->foreign_token = in.m.token;
 }
 
 static void scene_make(struct scene *s)
@@ -89,6 +121,7 @@ static void scene_make(struct scene *s)
 		s->foreign = node_new(&s->b, 7);
 	OK(SYS(pipe2(s->fds, O_CLOEXEC)));
 	s->exported = (int)OK(export_fd(&s->a, s->node, 0));
+	calls_make(s);
 	/* Messages wait: the first has everything. */
 	s->pass[0].id = s->handle;
 	OK(send_cmd(&s->a, &(struct bus1_cmd_send){
@@ -102,6 +135,8 @@ static void scene_make(struct scene *s)
 
 static void scene_end(struct scene *s)
 {
+	answer_drop(&s->a, s->token);
+	call_join(&s->lender);
 	close_fd(s->fds[0]);
 	close_fd(s->fds[1]);
 	close_fd(s->exported);
@@ -123,7 +158,10 @@ union arg {
 	struct bus1_cmd_info info;
 	struct bus1_cmd_buffer buffer;
 	struct bus1_cmd_open open;
-	u8 bytes[128];
+	struct bus1_cmd_call call;
+	struct bus1_cmd_reply reply;
+	struct bus1_cmd_lease lease;
+	u8 bytes[512];
 };
 
 /* Each command as it works: in `arg`, pointing into the scene. */
@@ -264,6 +302,59 @@ static void good_info(struct scene *s, union arg *arg)
 	arg->info = (struct bus1_cmd_info){};
 }
 
+static void good_call(struct scene *s, union arg *arg)
+{
+	s->pass[0] = (struct bus1_pass){ s->handle, 0, BUS1_RIGHT_SEND };
+	s->files[0] = s->fds[0];
+	s->more[0] = s->slices[0];
+	arg->call = (struct bus1_cmd_call){
+		.send = { .dest = s->handle, .data = PTR(s->text), .len = 15,
+			  .handles = PTR(s->pass), .n_handles = 1, .fds = PTR(s->files), .n_fds = 1 },
+		.flags = BUS1_CALL_ASYNC, .parent = s->token, .cookie = 5, .reply_size = 1000,
+		.reply_handles = 3, .reply_fds = 3 };
+}
+
+/* It waits; so it is given to see what fails, and then to come to its deadline. */
+static void good_wait(struct scene *s, union arg *arg)
+{
+	for (int i = 0; i < 2; i++)
+		s->leases[i] = (struct bus1_lease){ PTR(s->text), 16, BUS1_LEASE_READ, 0 };
+	arg->call = (struct bus1_cmd_call){
+		.send = { .dest = s->handle, .data = PTR(s->text), .len = 15 },
+		.recv = { .deadline = 1, .msgs = PTR(&s->m), .n_msgs = 1, .msg_size = sizeof(s->m),
+			  .buf = PTR(s->buf), .buf_size = sizeof(s->buf) },
+		.leases = PTR(s->leases), .n_leases = 2 };
+}
+
+static void good_reply(struct scene *s, union arg *arg)
+{
+	s->pass[0] = (struct bus1_pass){ s->handle, 0, BUS1_RIGHT_SEND };
+	s->files[0] = s->fds[0];
+	arg->reply = (struct bus1_cmd_reply){
+		.send = { .dest = s->token, .data = PTR(s->text), .len = 15,
+			  .handles = PTR(s->pass), .n_handles = 1, .fds = PTR(s->files), .n_fds = 1 } };
+}
+
+static void good_next(struct scene *s, union arg *arg)
+{
+	arg->reply = (struct bus1_cmd_reply){
+		.send = { .dest = s->token, .data = PTR(s->text), .len = 15 } };
+	good_recv(s, (union arg *)&arg->reply.recv);
+}
+
+static void good_cancel(struct scene *s, union arg *arg)
+{
+	memcpy(s->ids, s->made, sizeof(s->made));
+	arg->ids = (struct bus1_cmd_ids){ .ids = PTR(s->ids), .n_ids = 2 };
+}
+
+static void good_lease(struct scene *s, union arg *arg)
+{
+	arg->lease = (struct bus1_cmd_lease){
+		.flags = BUS1_LEASE_READ, .token = s->token, .offset = 3, .data = PTR(s->text),
+		.len = 15 };
+}
+
 enum kind {
 	BITS,		/* any bit but those of `known` is EINVAL */
 	COUNT,		/* of what `at` points to, up to `known`; above is EMSGSIZE */
@@ -290,6 +381,15 @@ struct field {
 #define OUT(s, f, bytes) { F(s, f), .kind = WRITTEN, .known = bytes }
 #define END { .kind = FREE }
 
+/* The parts of calls and replies that are commands of their own. */
+#define BODIES (BUS1_SEND_BODY | BUS1_SEND_MEMFD)
+#define CALL_ZERO(f) ZERO(call, send.f)
+#define REPLY_ZERO(f) ZERO(reply, send.f)
+#define RECV_ZERO(s) \
+	ZERO(s, recv.flags), ZERO(s, recv.deadline), ZERO(s, recv.msgs), ZERO(s, recv.buf), \
+	ZERO(s, recv.buf_used), ZERO(s, recv.msg_size), ZERO(s, recv.buf_size), \
+	ZERO(s, recv.index), ZERO(s, recv.reserved)
+
 #define WAITING (BUS1_SEND_WAIT | BUS1_SEND_NOTIFY)
 #define RIGHTS(s) FLAGS(s, drop_rights, ALL_RIGHTS)
 #define IDS(flags_, n) {							\
@@ -300,7 +400,7 @@ static const struct command {
 	const char *name;
 	unsigned long cmd;
 	void (*good)(struct scene *s, union arg *arg);
-	struct field fields[20];
+	struct field fields[40];
 } commands[] = {
 	{ "NODE_CREATE", BUS1_CMD_NODE_CREATE, good_create, {
 		FLAGS(node, flags, BUS1_NODE_CREDS | BUS1_NODE_NO_INHERIT), ZERO(node, id), END } },
@@ -366,6 +466,46 @@ static const struct command {
 		COUNTED(recv, n_release, BUS1_MAX_IDS, release),
 		COUNTED(recv, n_drop, BUS1_MAX_IDS, drop),
 		IN(recv, release, 2 * 8), IN(recv, drop, 2 * 8), END } },
+	{ "CALL", BUS1_CMD_CALL, good_call, {
+		FLAGS(call, flags, BUS1_CALL_ASYNC | BUS1_CALL_NESTED), ZERO(call, reserved),
+		ZERO(call, leases), CALL_ZERO(dests), CALL_ZERO(errors), CALL_ZERO(iovs),
+		CALL_ZERO(n_dests), CALL_ZERO(reserved), CALL_ZERO(deadline),
+		CALL_ZERO(body_offset), CALL_ZERO(body_len),
+		FLAGS(call, send.flags, BUS1_SEND_WAIT | BODIES), RECV_ZERO(call),
+		FLAGS(call, send.priority, BUS1_MAX_PRIORITY),
+		COUNTED(call, send.n_handles, BUS1_MAX_HANDLES, send.handles),
+		COUNTED(call, send.n_fds, BUS1_MAX_FDS, send.fds),
+		COUNTED(call, recv.n_release, BUS1_MAX_IDS, recv.release),
+		COUNTED(call, recv.n_drop, BUS1_MAX_IDS, recv.drop),
+		IN(call, send.data, 15), IN(call, send.handles, 16), IN(call, send.fds, 4), END } },
+	{ "CALL that waits", BUS1_CMD_CALL, good_wait, {
+		FLAGS(call, flags, BUS1_CALL_NESTED), ZERO(call, reserved),
+		CALL_ZERO(dests), CALL_ZERO(errors), CALL_ZERO(handles), CALL_ZERO(fds),
+		CALL_ZERO(deadline), FLAGS(call, send.flags, BUS1_SEND_WAIT),
+		FLAGS(call, recv.flags, BUS1_RECV_FDS | BUS1_RECV_MEMFD), ZERO(call, recv.buf_used),
+		ZERO(call, recv.index), ZERO(call, recv.reserved),
+		COUNTED(call, n_leases, BUS1_MAX_LEASES, leases),
+		IN(call, leases, 2 * sizeof(struct bus1_lease)), IN(call, send.data, 15), END } },
+	{ "REPLY", BUS1_CMD_REPLY, good_reply, {
+		FLAGS(reply, flags, BUS1_REPLY_ERROR), REPLY_ZERO(dests), REPLY_ZERO(errors),
+		REPLY_ZERO(iovs), REPLY_ZERO(n_dests), REPLY_ZERO(reserved), REPLY_ZERO(deadline),
+		REPLY_ZERO(priority), REPLY_ZERO(body_offset), REPLY_ZERO(body_len),
+		FLAGS(reply, send.flags, BODIES), RECV_ZERO(reply),
+		COUNTED(reply, send.n_handles, BUS1_MAX_HANDLES, send.handles),
+		COUNTED(reply, send.n_fds, BUS1_MAX_FDS, send.fds),
+		COUNTED(reply, recv.n_release, BUS1_MAX_IDS, recv.release),
+		COUNTED(reply, recv.n_drop, BUS1_MAX_IDS, recv.drop),
+		IN(reply, send.data, 15), IN(reply, send.handles, 16), IN(reply, send.fds, 4), END } },
+	{ "REPLY that receives", BUS1_CMD_REPLY, good_next, {
+		FLAGS(reply, flags, BUS1_REPLY_ERROR), REPLY_ZERO(dests), REPLY_ZERO(errors),
+		REPLY_ZERO(handles), REPLY_ZERO(fds), REPLY_ZERO(reserved), REPLY_ZERO(deadline),
+		FLAGS(reply, recv.flags, 0x1f), ZERO(reply, recv.index), ZERO(reply, recv.buf_used),
+		ZERO(reply, recv.reserved),
+		IN(reply, send.data, 15), END } },
+	{ "CALL_CANCEL", BUS1_CMD_CALL_CANCEL, good_cancel, IDS(0, 2) },
+	{ "LEASE", BUS1_CMD_LEASE, good_lease, {
+		FLAGS(lease, flags, BUS1_LEASE_READ | BUS1_LEASE_WRITE), ZERO(lease, reserved),
+		OUT(lease, data, 15), END } },
 	{ "PEER_SETUP", BUS1_CMD_PEER_SETUP, good_setup, {
 		FLAGS(setup, flags, BUS1_PEER_PRIORITY), END } },
 	{ "BUFFER_CREATE", BUS1_CMD_BUFFER_CREATE, good_buffer, {
@@ -493,7 +633,7 @@ static void spoil(const struct command *c)
 	SAME_SNAPSHOT(&s.before);
 	/* All the while there was nothing wrong with the rest. */
 	r = raw(&s.a, c->cmd, &good);
-	if (r)
+	if (r != (c->good == good_wait ? -ETIMEDOUT : 0))
 		FAIL("%s: %s, should work", c->name, strerrorname_np(-r));
 	if (c->good == good_export)
 		close_fd(good.export.fd);
@@ -502,10 +642,24 @@ static void spoil(const struct command *c)
 	scene_end(&s);
 }
 
+static bool is_of_calls(const struct command *c)
+{
+	return c->cmd == BUS1_CMD_CALL || c->cmd == BUS1_CMD_REPLY ||
+	       c->cmd == BUS1_CMD_CALL_CANCEL || c->cmd == BUS1_CMD_LEASE;
+}
+
+TEST("ABI-2 each field of CALL, REPLY, CALL_CANCEL and LEASE, spoilt by itself")
+{
+	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
+		if (is_of_calls(&commands[i]))
+			spoil(&commands[i]);
+}
+
 TEST("ABI-2 each field of the commands on nodes and handles, spoilt by itself")
 {
 	for (size_t i = 0; i < ARRAY_SIZE(commands); i++)
-		if (commands[i].cmd != BUS1_CMD_SEND && commands[i].cmd != BUS1_CMD_RECV)
+		if (commands[i].cmd != BUS1_CMD_SEND && commands[i].cmd != BUS1_CMD_RECV &&
+		    !is_of_calls(&commands[i]))
 			spoil(&commands[i]);
 }
 
@@ -599,6 +753,26 @@ static const struct wrong {
 	FIELD(good_open, open, id, EPERM, mute),
 	FIELD(good_open, open, id, ENXIO, gone),
 	FIELD(good_open, open, id, ENXIO, foreign),
+	FIELD(good_call, call, send.dest, ENXIO, gone),
+	FIELD(good_call, call, send.dest, ENXIO, foreign),
+	FIELD(good_call, call, send.dest, EPERM, weak),
+	FIELD(good_call, call, send.dest, EPERM, mute),
+	FIELD(good_call, call, send.dest, EHOSTUNREACH, dead),
+	FIELD(good_call, call, send.dest, EOPNOTSUPP, buffer),
+	FIELD(good_wait, call, send.dest, EHOSTUNREACH, dead),
+	FIELD(good_wait, call, send.dest, ENXIO, foreign),
+	FIELD(good_call, call, parent, ENXIO, answered),
+	FIELD(good_call, call, parent, ENXIO, foreign_token),
+	ARRAY(good_call, pass, 1, ENXIO, gone),
+	ARRAY(good_call, pass, 1, EPERM, bound),
+	FIELD(good_reply, reply, send.dest, ENXIO, answered),
+	FIELD(good_reply, reply, send.dest, ENXIO, foreign_token),
+	ARRAY(good_reply, pass, 1, ENXIO, gone),
+	ARRAY(good_reply, pass, 1, EPERM, bound),
+	ARRAY(good_cancel, ids, 2, ENXIO, token),
+	ARRAY(good_cancel, ids, 2, ENXIO, handle),
+	FIELD(good_lease, lease, token, ENXIO, answered),
+	FIELD(good_lease, lease, token, ENXIO, foreign_token),
 };
 
 static const struct command *command_of(void (*good)(struct scene *s, union arg *arg))
@@ -622,6 +796,10 @@ TEST("ABI-2 each id, wrong in each place where it stands")
 		for (size_t k = 0; k < ARRAY_SIZE(ids); k++) {
 			int err = k ? ENXIO : w->err;
 			union arg arg = {};
+
+			/* No token means that there is none. */
+			if (!ids[k] && (!strcmp(w->place, "parent") || w->good == good_reply))
+				continue;
 
 			if (w->n == 0) {
 				c->good(&s, &arg);
@@ -650,7 +828,7 @@ TEST("ABI-2 one id twice, where it may stand once")
 		int err;
 	} twice[] = {
 		{ good_destroy, EINVAL }, { good_slice, ENXIO }, { good_move, ENXIO },
-		{ good_give_back, ENXIO },
+		{ good_give_back, ENXIO }, { good_cancel, ENXIO },
 	};
 	union arg arg = {};
 
@@ -707,10 +885,10 @@ TEST_TIMEOUT("ABI-2 arrays that overlap each other, or the command", 120)
 				r = raw(&s.a, c->cmd, arg);
 				/*
 				 * What it says is what the memory held. It is one of its
-				 * errors, and then nothing is done; but that a receive has
-				 * given back stays.
+				 * errors, and then nothing is done; but what a receive has
+				 * given back, and a reply that was sent, stays.
 				 */
-				if (r && c->cmd != BUS1_CMD_RECV)
+				if (r && c->cmd != BUS1_CMD_RECV && c->cmd != BUS1_CMD_REPLY)
 					SAME_SNAPSHOT(&s.before);
 				CHECK(!r || strerrorname_np(-r));
 				drain(&s.a);

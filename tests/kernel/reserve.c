@@ -6,15 +6,13 @@
 #include "call.h"
 
 #include <fcntl.h>
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
-enum { USER = 7800, LARGE = 50000, POOL = 1 << 20 };
-
-/* Ends a call that is being served in one of many ways; the last is a reply. */
-enum { WAYS = 6 };
+enum { USER = 7800, LARGE = 50000, POOL = 1 << 20, WAYS = 6 };
 
 TEST("CALL-7 a large reply arrives, however full the caller's pool is otherwise")
 {
@@ -231,6 +229,44 @@ TEST("CALL-7 what was set aside comes back, however the call ends")
 		}
 		OK(destroy(&w.b, facet));
 		pair_idle(&w);
+	}
+	pair_close(&w);
+}
+
+TEST("CALL-7 what was set aside comes back as the caller leaves, whatever the server does")
+{
+	struct pair w = pair_new();
+	struct call c;
+	u64 token[4], id;
+
+	catch_signal(SIGUSR1, 0);
+	call_init_str(&c, &w.a, w.to_b, "x");
+	c.cmd.reply_size = LARGE;
+	call_start(&c);
+	token[0] = GOT_CALL(&w.b, w.nb, "x");
+	pthread_kill(c.thread.thread, SIGUSR1);
+	ERR(call_join(&c), EINTR);
+	EQ(peer_info(&w.a).pool_used, 0);
+	c.cmd.recv.deadline = test_now() + 300000000ULL * test_slow();
+	call_start(&c);
+	token[1] = GOT_CALL(&w.b, w.nb, "x");
+	ERR(call_join(&c), ETIMEDOUT);
+	EQ(peer_info(&w.a).pool_used, 0);
+	for (int i = 2; i < 4; i++) {
+		struct bus1_cmd_call cmd = {
+			.send = { .dest = w.to_b, .data = PTR("x"), .len = 1 },
+			.reply_size = LARGE };
+
+		OK(call_async_cmd(&w.a, &cmd));
+		id = cmd.id;
+		token[i] = GOT_CALL(&w.b, w.nb, "x");
+		OK(call_cancel(&w.a, id));
+		EQ(peer_info(&w.a).pool_used, 0);
+		EQ(peer_info(&w.a).n_slices, 0);
+	}
+	for (int i = 0; i < 4; i++) {
+		GOT_CANCELLED(&w.b, token[i]);
+		ERR(answer_str(&w.b, token[i], "late"), ECANCELED);
 	}
 	pair_close(&w);
 }

@@ -261,6 +261,7 @@ TEST("CALL-2 a token is good for one answer, of its own peer")
 		if (token - i)
 			ERR(answer_drop(&w.b, token - i), ENXIO);
 	}
+	NE(token, w.nb);
 	ERR(answer_str(&w.b, w.nb, "y"), ENXIO);
 	ERR(answer_str(&w.b, UINT64_MAX, "y"), ENXIO);
 	SAME_SNAPSHOT(&before);

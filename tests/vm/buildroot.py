@@ -28,6 +28,7 @@ PACKAGES = """
     bash coreutils util-linux procps strace bubblewrap jq busybox-static
     grep sed mawk findutils diffutils hostname ncurses-base
     liburing-dev libglib2.0-dev libsystemd-dev libuv1-dev gdb-minimal spin
+    dbus-broker gnuplot-nox
 """.split()
 
 # Runs in the new root while apt's lists are there. Image and modules are only

@@ -19,7 +19,7 @@ RECIPE = "1"
 PACKAGES = """
     base-files bash dash coreutils util-linux mount procps strace bubblewrap jq kmod grep sed mawk
     findutils diffutils hostname ncurses-base libc-bin libc6-i386 busybox-static
-    libglib2.0-0t64 libsystemd0 liburing2 libuv1t64
+    libglib2.0-0t64 libsystemd0 liburing2 libuv1t64 dbus-broker
 """.split()
 SKIP = ("/usr/share/doc", "/usr/share/man", "/usr/share/locale", "/usr/share/info",
         "/usr/share/lintian", "/usr/share/bash-completion", "/usr/share/bug", "/usr/share/perl",

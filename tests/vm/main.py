@@ -28,7 +28,7 @@ usage: ./dev COMMAND [OPTION…] [ARGUMENT…]
   test [FILTER…]    the whole test suite, on the stock and debug kernels; with filters, only
                     the tests whose name contains one of them
   bench [ARG…]      bus1-bench by instruction counts, in full on perf and in short on stock;
-                    arguments go to bus1-bench
+                    arguments go to bus1-bench; leaves its report as JSON, and plots
   build             build the module and user space, and check the module's symbols
   run [--] CMD…     run a command in a machine with everything installed and the module loaded;
                     its output and exit status come out
@@ -38,7 +38,7 @@ usage: ./dev COMMAND [OPTION…] [ARGUMENT…]
   --kernel=NAME     stock (Debian's own), perf (small, no checks) or debug (KASAN, lockdep, …);
                     may be repeated, or several separated by commas
   --deadline=SEC    end the machine after so long
-  --cpus=N          processors of the machine (default 2, 1 when instructions are counted)
+  --cpus=N          processors of the machine (default 2; 1 where run and shell count)
   --memory=MB       its memory (default {memory})
   --icount          run, shell: count instructions, as bench does
   --leaks           look for leaked memory afterwards (on debug; test without filters always does)
@@ -108,6 +108,11 @@ def parse(argv):
     return command, options, rest
 
 
+def write(data):
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
 class Session:
     """One ./dev: the root, what was built, and how to boot it."""
 
@@ -156,13 +161,10 @@ class Session:
         finally:
             cache.remove(directory)
 
-    def show(self, kernel, command, name, **how):
+    def show(self, kernel, command, name, output=None, **how):
         """Run a command with its output on ours; returns the exit status for the shell."""
-        def output(data):
-            sys.stdout.buffer.write(data)
-            sys.stdout.buffer.flush()
         how["deadline"] = self.options.deadline or how.get("deadline", 600)
-        result = self.boot(kernel, command, f"{name}-{kernel.name}", output=output, **how)
+        result = self.boot(kernel, command, f"{name}-{kernel.name}", output=output or write, **how)
         vm.report(result)
         if result.ok():
             return 0
@@ -182,13 +184,64 @@ def do_demo(session, _rest):
     return session.show(kernel, ["/usr/libexec/bus1/demo"], "demo", icount=True, settle=SETTLE)
 
 
+# In the guest: the bench, and behind a mark the report that it has saved.
+BENCH_MARK = b"\n= report =\n"
+BENCH = """\
+bus1-bench "$@" --save /tmp/report
+status=$?
+[ ! -s /tmp/report ] || printf '\\n= report =\\n' && cat /tmp/report
+exit $status
+"""
+
+
+class Report:
+    """Passes output on up to the mark, and keeps what is behind it."""
+
+    def __init__(self):
+        self.held = b""
+        self.data = None
+
+    def feed(self, data):
+        if self.data is not None:
+            self.data += data
+            return
+        self.held += data
+        at = self.held.find(BENCH_MARK)
+        if at >= 0:
+            write(self.held[:at])
+            self.data = self.held[at + len(BENCH_MARK):]
+            return
+        # The end may be the beginning of the mark.
+        keep = max(n for n in range(len(BENCH_MARK)) if self.held.endswith(BENCH_MARK[:n]))
+        write(self.held[:len(self.held) - keep])
+        self.held = self.held[len(self.held) - keep:]
+
+    def save(self, session, name):
+        """Leave the report and its plots where they can be found, and say where."""
+        if not self.data:
+            write(self.held)
+            return
+        directory = os.path.join(session.build.work, "bench")
+        os.makedirs(directory, exist_ok=True)
+        with open(os.path.join(directory, name + ".json"), "wb") as f:
+            f.write(self.data)
+        say(f"  report: {directory}/{name}.json")
+        plots = session.root.output([os.path.join(guest.CHECKOUT, "tools/bench/plot"), f"/b/work/bench/{name}.json"],
+                                    session.build.binds())
+        for path in plots.split():
+            say(f"  plot:   {os.path.join(directory, os.path.basename(path))}")
+
+
 def do_bench(session, rest):
     status = 0
+    session.options.cpus = session.options.cpus or 2
     for name, kernel in session.kernels.items():
         say(f"  boot the {name} kernel and count instructions")
         extra = ["--short"] if name == "stock" and not rest and len(session.kernels) > 1 else []
-        status = session.show(kernel, ["/usr/bin/bus1-bench", *extra, *rest], "bench", icount=True,
-                              settle=SETTLE, deadline=1800) or status
+        report = Report()
+        status = session.show(kernel, ["/bin/bash", "-c", BENCH, "bench", *extra, *rest], "bench", icount=True,
+                              settle=SETTLE, deadline=1800, output=report.feed) or status
+        report.save(session, name)
     return status
 
 

@@ -5,13 +5,17 @@
  * there is, in the same run.
  *
  *   main        options, which cases there are, and the order they run in
- *   counter     the clock: guest instructions, or cycles where it must
- *   measure     a job, its warm-up, its batches, and their median
+ *   counter     the clock: guest instructions, cycles where it must, or wall-clock
+ *   cpu         which CPUs it runs on
+ *   measure     a job, its warm-up, its batches or samples, and what these say
  *   message     jobs that move bytes over any transport, in one thread or two
  *               processes, with the check that the bytes arrive
- *   bus1, large, socket, pipe    the transports
+ *   bus1, call, large            the transports of bus1
+ *   socket, pipe, shm, mqueue, binder, dbus, varlink    and of others
+ *   hog         a process that takes the CPU away
  *   capability  jobs that make, pass and drop a capability: a handle, or an fd
  *   fanout      jobs that send one message to many
+ *   fanin       jobs in which many send to one
  *   scale       a job in a peer that holds many handles
  *   death       a job that destroys a node with many holders
  *   flood       a job that does round trips while other users flood the server
@@ -39,9 +43,11 @@ enum unit {
 /*
  * Find out what the counter counts, and let the machine settle first where
  * that is free (the counted guest sleeps in no time). `*per_round` is what the
- * loop of six instructions reads: 6.0 under instruction counting.
+ * loop of six instructions reads: 6.0 under instruction counting. With `wall` it
+ * is the clock on the wall, whatever else there is.
  */
-enum unit counter_start(double *per_round);
+enum unit counter_start(bool wall, double *per_round);
+enum unit counter_unit(void);
 uint64_t counter_read(void);
 
 /*
@@ -53,6 +59,13 @@ void counter_mark_begin(void);
 void counter_mark_end(void);
 void counter_mark_pause(void);
 void counter_mark_resume(void);
+
+/* cpu: the first two that it may run on, 0 and 1 */
+
+void cpu_start(void);		/* on 0 from now on */
+bool cpu_two(void);		/* whether there is a 1 */
+int cpu_pin(int i);		/* on that alone */
+int cpu_begin(int i);		/* on that now, and later on either */
 
 /* measure */
 
@@ -74,16 +87,24 @@ void job_resume(struct job *j);
 struct plan {
 	unsigned long warmup;
 	unsigned long rounds;	/* of one batch */
-	unsigned int batches;
+	unsigned int batches;	/* 0: each round is measured by itself */
 };
 
 struct figure {		/* per operation */
 	double median, min, max;
+	double p99, p999;	/* of single rounds; 0: not known, or too few of them */
 };
 
 /* Do `rounds`; `*each` is what one operation took. */
 int measure_batch(struct job *j, unsigned long rounds, double *each);
 int measure(struct job *j, const struct plan *p, struct figure *f);
+
+/*
+ * For whatever opens a job: something that is needed is not to be had here, which is
+ * no failure. Returns -ENODEV; absent_reason() is the text, until the next.
+ */
+int absent(const char *format, ...) __attribute__((format(printf, 1, 2)));
+const char *absent_reason(void);
 
 /* message */
 
@@ -91,7 +112,9 @@ struct end;
 
 /*
  * How bytes travel. An end belongs to one connection, sends to the other end
- * and receives what that one sent; a connection goes both ways.
+ * and receives what that one sent; a connection goes both ways. Where there are
+ * calls the first end is the client's, which sends first, and the other the
+ * server's; what is sent may then leave only with the receive that follows.
  */
 struct transport {
 	const char *name;
@@ -113,6 +136,7 @@ struct transport {
 	/* If set: where the payload lies that is sent, in place of memory of the job's. */
 	uint8_t *(*memory)(struct end *e);
 	bool no_empty;		/* has no empty messages: 1 byte stands in */
+	bool slow;		/* each takes so much that fewer do */
 };
 
 struct end {
@@ -122,16 +146,42 @@ struct end {
 };
 
 extern const struct transport transport_bus1;
+extern const struct transport transport_bus1_call;
+extern const struct transport transport_bus1_plain;	/* calls without hand-off */
 extern const struct transport transport_bus1_memfd;
 extern const struct transport transport_bus1_buffer;
 extern const struct transport transport_seqpacket;
 extern const struct transport transport_stream;
 extern const struct transport transport_pipe;
+extern const struct transport transport_eventfd;
+extern const struct transport transport_futex;
+extern const struct transport transport_mqueue;
+extern const struct transport transport_binder;
+extern const struct transport transport_varlink;
+extern const struct transport transport_dbus;
 
-/* Send and receive in one thread. `touch`: write and read each byte as well. */
-int job_sendrecv(struct job **out, const struct transport *t, size_t size, bool touch);
+#define MESSAGE_TOUCH	(1u << 0)	/* write and read each byte as well */
+#define MESSAGE_TWO	(1u << 1)	/* two CPUs: each begins on its own, and may run on either */
+#define MESSAGE_APART	(1u << 2)	/* two CPUs, and each stays on its own */
+#define MESSAGE_HOG	(1u << 3)	/* one CPU, with a process that spins on it */
+
+/* Send and receive in one thread. */
+int job_sendrecv(struct job **out, const struct transport *t, size_t size, unsigned int how);
 /* There and back between two processes, the same payload each way. */
-int job_roundtrip(struct job **out, const struct transport *t, size_t size, bool touch);
+int job_roundtrip(struct job **out, const struct transport *t, size_t size, unsigned int how);
+
+/* call */
+
+/* A call to a server that has received `count` - 1 others and not answered them. */
+int job_inflight(struct job **out, size_t count);
+
+/* hog */
+
+struct hog;
+
+int hog_start(struct hog **out);
+uint64_t hog_instructions(const struct hog *h);
+void hog_stop(struct hog *h);
 
 /* capability */
 
@@ -150,6 +200,14 @@ int job_pass_fd(struct job **out);
 #define FANOUT_MAX 64
 int job_fanout_bus1(struct job **out, size_t count);
 int job_fanout_socket(struct job **out, size_t count);
+
+/* fanin */
+
+/* `count` senders, one message of each, and their receiver. At most FANOUT_MAX. */
+int job_fanin_bus1(struct job **out, size_t count);
+int job_fanin_socket(struct job **out, size_t count);
+int job_fanin_dgram(struct job **out, size_t count);
+int job_fanin_pipe(struct job **out, size_t count);
 
 /* scale */
 
@@ -198,12 +256,15 @@ struct result {
 	struct figure figure;
 	double ratio;		/* to the rival; 0 if there is none */
 	double growth;		/* to the same with `base`; likewise */
-	int error;		/* negative errno: there is no figure; -ENODEV: no bus1 here */
+	int error;		/* negative errno: there is no figure; -ENODEV: absent */
+	char absent[96];	/* why */
 };
 
 struct bar {
 	const char *work, *title;
 	const char *transport;	/* NULL: bus1 */
+	const char *to;		/* transport to compare with; NULL: seqpacket */
+	const char *to_work;	/* and its work; NULL: the same */
 	bool sized;
 	size_t size, count;
 	double limit, ratio;
@@ -214,9 +275,10 @@ struct report {
 	enum unit unit;
 	double calibration;
 	bool touch;
-	struct result results[256];
+	const char *command;
+	struct result results[512];
 	size_t n_results;
-	struct bar bars[16];
+	struct bar bars[32];
 	size_t n_bars;
 };
 

@@ -4,7 +4,8 @@
 _bus1_bench()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
-	local works='sendrecv roundtrip sendrecv-touch roundtrip-touch large large-touch life pass fanout scale death flooded'
+	local works='sendrecv roundtrip roundtrip-2cpu roundtrip-apart roundtrip-hog sendrecv-touch
+		roundtrip-touch large large-touch life pass fanout fanin scale death flooded inflight'
 
 	COMPREPLY=()
 	case $prev in
@@ -14,10 +15,17 @@ _bus1_bench()
 		[[ $cur == *,* ]] && done=${cur%,*},
 		COMPREPLY=($(compgen -P "$done" -W "$works" -- "${cur##*,}"))
 		;;
+	--clock)
+		COMPREPLY=($(compgen -W 'count wall' -- "$cur"))
+		;;
+	--save)
+		compopt -o filenames
+		COMPREPLY=($(compgen -f -- "$cur"))
+		;;
 	--rounds | --loop)
 		;;
 	*)
-		COMPREPLY=($(compgen -W '--short --touch --filter --rounds --json --check --loop --help' -- "$cur"))
+		COMPREPLY=($(compgen -W '--short --touch --filter --clock --rounds --json --save --check --loop --help' -- "$cur"))
 		;;
 	esac
 }

@@ -13,14 +13,34 @@
 #define LOOP_TRIES 8
 #define SETTLE_SECONDS 4
 
+static enum unit unit = UNIT_NS;
+
+enum unit counter_unit(void)
+{
+	return unit;
+}
+
+static uint64_t nanoseconds(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_MONOTONIC, &t);
+	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+}
+
 #if defined(__x86_64__) || defined(__i386__)
 
-uint64_t counter_read(void)
+static uint64_t stamp(void)
 {
 	uint32_t lo, hi;
 
 	__asm__ volatile("rdtsc" : "=a"(lo), "=d"(hi) : : "memory");
 	return (uint64_t)hi << 32 | lo;
+}
+
+uint64_t counter_read(void)
+{
+	return unit == UNIT_NS ? nanoseconds() : stamp();
 }
 
 static void loop_fast(unsigned int n)
@@ -62,10 +82,10 @@ static double per_round(void (*loop)(unsigned int))
 	uint64_t best = UINT64_MAX;
 
 	for (int i = 0; i < LOOP_TRIES; i++) {
-		uint64_t start = counter_read();
+		uint64_t start = stamp();
 
 		loop(LOOP_ROUNDS);
-		start = counter_read() - start;
+		start = stamp() - start;
 		if (start < best)
 			best = start;
 	}
@@ -77,7 +97,7 @@ static bool is_six(double x)
 	return x > 5.97 && x < 6.03;
 }
 
-enum unit counter_start(double *out)
+static enum unit find_unit(double *out)
 {
 	*out = per_round(loop_slow);
 	if (!is_six(*out))
@@ -92,14 +112,18 @@ enum unit counter_start(double *out)
 	return is_six(*out) ? UNIT_INSTRUCTIONS : UNIT_CYCLES;
 }
 
+enum unit counter_start(bool wall, double *out)
+{
+	enum unit found = find_unit(out);
+
+	return unit = wall ? UNIT_NS : found;
+}
+
 #else
 
 uint64_t counter_read(void)
 {
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000000000 + (uint64_t)t.tv_nsec;
+	return nanoseconds();
 }
 
 void counter_mark_begin(void)
@@ -118,7 +142,7 @@ void counter_mark_resume(void)
 {
 }
 
-enum unit counter_start(double *out)
+enum unit counter_start(bool wall, double *out)
 {
 	*out = 0;
 	return UNIT_NS;

@@ -1,8 +1,26 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <errno.h>
+#include <stdarg.h>
 #include <stdlib.h>
 
 #include "bench.h"
+
+static char reason[96];
+
+int absent(const char *format, ...)
+{
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(reason, sizeof(reason), format, args);
+	va_end(args);
+	return -ENODEV;
+}
+
+const char *absent_reason(void)
+{
+	return reason;
+}
 
 static int compare(const void *a, const void *b)
 {
@@ -34,12 +52,21 @@ int measure_batch(struct job *j, unsigned long rounds, double *each)
 	return r;
 }
 
+/* The value below which `part` of all are, the nearest that there was. */
+static double quantile(const double *sorted, size_t n, double part)
+{
+	size_t i = (size_t)((double)n * part);
+
+	return sorted[i < n ? i : n - 1];
+}
+
 int measure(struct job *j, const struct plan *p, struct figure *f)
 {
-	double batch[64];
+	size_t n = p->batches ? p->batches : p->rounds;
+	double *each;
 	int r;
 
-	if (p->batches < 1 || p->batches > ARRAY_SIZE(batch) || p->rounds < 1)
+	if (p->rounds < 1)
 		return -EINVAL;
 
 	r = j->verify(j);
@@ -49,15 +76,21 @@ int measure(struct job *j, const struct plan *p, struct figure *f)
 	if (r < 0)
 		return r;
 
-	for (unsigned int i = 0; i < p->batches; i++) {
-		r = measure_batch(j, p->rounds, &batch[i]);
-		if (r < 0)
-			return r;
+	each = calloc(n, sizeof(*each));
+	if (!each)
+		return -ENOMEM;
+	for (size_t i = 0; i < n && r == 0; i++)
+		r = measure_batch(j, p->batches ? p->rounds : 1, &each[i]);
+	if (r == 0) {
+		qsort(each, n, sizeof(*each), compare);
+		f->min = each[0];
+		f->max = each[n - 1];
+		f->median = (each[(n - 1) / 2] + each[n / 2]) / 2;
+		if (!p->batches && n >= 100)
+			f->p99 = quantile(each, n, 0.99);
+		if (!p->batches && n >= 1000)
+			f->p999 = quantile(each, n, 0.999);
 	}
-
-	qsort(batch, p->batches, sizeof(batch[0]), compare);
-	f->min = batch[0];
-	f->max = batch[p->batches - 1];
-	f->median = (batch[(p->batches - 1) / 2] + batch[p->batches / 2]) / 2;
-	return 0;
+	free(each);
+	return r;
 }

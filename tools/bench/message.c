@@ -17,6 +17,7 @@ struct message_job {
 	size_t size, alloc;
 	bool touch;
 	pid_t child;
+	struct hog *hog;
 };
 
 static volatile uint64_t sink;
@@ -134,6 +135,8 @@ static void message_close(struct job *j)
 		kill(m->child, SIGKILL);
 		waitpid(m->child, NULL, 0);
 	}
+	if (m->hog)
+		hog_stop(m->hog);
 	if (m->mine)
 		m->mine->transport->close(m->mine);
 	if (m->other)
@@ -235,12 +238,12 @@ static int sendrecv_verify(struct job *j)
 	return 0;
 }
 
-int job_sendrecv(struct job **out, const struct transport *t, size_t size, bool touch)
+int job_sendrecv(struct job **out, const struct transport *t, size_t size, unsigned int how)
 {
 	struct message_job *m;
 	int r;
 
-	r = message_new(&m, t, size, touch, true);
+	r = message_new(&m, t, size, how & MESSAGE_TOUCH, true);
 	if (r < 0)
 		return r;
 	m->job.run = sendrecv_run;
@@ -318,7 +321,28 @@ static int roundtrip_verify(struct job *j)
 	return pattern_matches(m->mine->data, m->size, SEED_BACK) ? 0 : -EBADMSG;
 }
 
-static void child_main(struct message_job *m, pid_t parent, int ready)
+/* What the hog executes meanwhile is no part of a round trip, where that is known. */
+static int roundtrip_run_hogged(struct job *j, unsigned long n)
+{
+	struct message_job *m = (struct message_job *)j;
+	uint64_t before = hog_instructions(m->hog);
+	int r = roundtrip_run(j, n);
+
+	j->uncounted += hog_instructions(m->hog) - before;
+	return r;
+}
+
+/* Where each of the two runs: 0 is whoever asks, 1 who answers. */
+static int place(unsigned int how, int which)
+{
+	if (how & MESSAGE_APART)
+		return cpu_pin(which);
+	if (how & MESSAGE_TWO)
+		return cpu_begin(which);
+	return 0;
+}
+
+static void child_main(struct message_job *m, pid_t parent, int ready, unsigned int how)
 {
 	struct end *end = m->other;
 	int r;
@@ -328,7 +352,9 @@ static void child_main(struct message_job *m, pid_t parent, int ready)
 		_exit(1);
 	m->mine->transport->close(m->mine);
 	m->mine = end;
-	r = end->transport->attach(end);
+	r = place(how, 1);
+	if (r == 0)
+		r = end->transport->attach(end);
 	if (r == 0 && write(ready, "", 1) != 1)
 		r = -errno;
 	close(ready);
@@ -339,18 +365,33 @@ static void child_main(struct message_job *m, pid_t parent, int ready)
 	_exit(1);
 }
 
-int job_roundtrip(struct job **out, const struct transport *t, size_t size, bool touch)
+static void roundtrip_close(struct job *j)
+{
+	message_close(j);
+	cpu_pin(0);
+}
+
+int job_roundtrip(struct job **out, const struct transport *t, size_t size, unsigned int how)
 {
 	struct message_job *m;
 	pid_t parent = getpid();
 	int ready[2], r;
 	char c;
 
-	r = message_new(&m, t, size, touch, false);
-	if (r < 0)
+	if (how & (MESSAGE_TWO | MESSAGE_APART)) {
+		if (!cpu_two())
+			return absent("it may run on one CPU only");
+		/* What the transport starts may run on both. */
+		cpu_begin(0);
+	}
+	r = message_new(&m, t, size, how & MESSAGE_TOUCH, false);
+	if (r < 0) {
+		cpu_pin(0);
 		return r;
+	}
 	m->job.run = roundtrip_run;
 	m->job.verify = roundtrip_verify;
+	m->job.close = roundtrip_close;
 
 	if (pipe(ready) < 0) {
 		r = -errno;
@@ -359,7 +400,7 @@ int job_roundtrip(struct job **out, const struct transport *t, size_t size, bool
 	fflush(NULL);
 	m->child = fork();
 	if (m->child == 0)
-		child_main(m, parent, ready[1]);
+		child_main(m, parent, ready[1], how);
 	r = m->child < 0 ? -errno : 0;
 	close(ready[1]);
 	if (r == 0) {
@@ -370,6 +411,12 @@ int job_roundtrip(struct job **out, const struct transport *t, size_t size, bool
 	if (r == 0 && read(ready[0], &c, 1) != 1)
 		r = -ECHILD;
 	close(ready[0]);
+	if (r == 0)
+		r = place(how, 0);
+	if (r == 0 && how & MESSAGE_HOG) {
+		m->job.run = roundtrip_run_hogged;
+		r = hog_start(&m->hog);
+	}
 	if (r < 0)
 		goto fail;
 	*out = &m->job;

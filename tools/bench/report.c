@@ -6,7 +6,12 @@
 
 #include "bench.h"
 
-static const char *const columns[] = { "bus1", "bus1-memfd", "bus1-buffer", "seqpacket", "stream", "pipe" };
+static const char *const columns[] = {
+	"bus1-call", "bus1-plain", "bus1", "bus1-memfd", "bus1-buffer", "seqpacket", "stream", "dgram", "pipe",
+	"eventfd", "futex", "mqueue", "binder", "varlink", "dbus",
+};
+
+#define WIDE 5		/* a table with more columns is turned */
 
 /* Whether it has such a work. */
 static bool has_column(const struct report *r, const char *work, const char *column)
@@ -67,18 +72,20 @@ static void print_head(FILE *f, const struct report *r)
 	fprintf(f, "bus1-bench on Linux %s, %ld CPU%s\n", u.release, cpus, cpus == 1 ? "" : "s");
 	if (r->unit == UNIT_INSTRUCTIONS)
 		fprintf(f, "Counted: instructions of the whole machine (six read %.2f).\n", r->calibration);
+	else if (r->unit == UNIT_CYCLES)
+		fprintf(f, "Not under instruction counting: figures are cycles, and noisy.\n");
 	else
-		fprintf(f, "Not under instruction counting: figures are %s, and noisy.\n",
-			r->unit == UNIT_CYCLES ? "cycles" : "nanoseconds");
-	fprintf(f, "Each figure is one operation, the median of batches. Beside it is its ratio to\n"
-		   "seqpacket in this run: below 1.00 is cheaper.\n");
+		fprintf(f, "Nanoseconds of wall-clock: they depend on all else that the machine does.\n");
+	fprintf(f, "Each figure is one operation, the median of %s. Beside it is its ratio to\n"
+		   "seqpacket in this run: below 1.00 is cheaper.\n",
+		r->results[0].plan.batches ? "batches" : "all");
 }
 
 static void print_cell(FILE *f, const struct result *r)
 {
 	char n[32];
 
-	if (!r || r->error == -ENODEV)
+	if (!r || r->absent[0])
 		fprintf(f, "%18s", "-");
 	else if (r->error)
 		fprintf(f, "%18s", "failed");
@@ -102,32 +109,77 @@ const struct result *report_find(const struct report *r, const char *work, const
 	return NULL;
 }
 
-/* One table: a row a size, a column a transport. */
-static void print_sized(FILE *f, const struct report *r, const char *work, const char *title)
+/* Whether no result before this has such a work, size and count. */
+static bool is_first(const struct report *r, size_t at)
 {
-	bool head = false;
+	const struct result *x = &r->results[at];
+
+	for (size_t k = 0; k < at; k++)
+		if (!strcmp(r->results[k].work, x->work) && r->results[k].size == x->size &&
+		    r->results[k].count == x->count)
+			return false;
+	return true;
+}
+
+static const char *row_name(const struct result *x, char *buf, size_t n)
+{
+	return x->sized ? size_name(x->size, buf, n) : grouped((double)x->count, buf, n);
+}
+
+/* A row a transport, a column a size or count. */
+static void print_turned(FILE *f, const struct report *r, const char *work)
+{
 	char n[32];
 
+	fprintf(f, "%12s", "");
+	for (size_t i = 0; i < r->n_results; i++)
+		if (!strcmp(r->results[i].work, work) && is_first(r, i))
+			fprintf(f, "%18s", row_name(&r->results[i], n, sizeof(n)));
+	fputc('\n', f);
+	for (size_t c = 0; c < ARRAY_SIZE(columns); c++) {
+		if (!has_column(r, work, columns[c]))
+			continue;
+		fprintf(f, "%12s", columns[c]);
+		for (size_t i = 0; i < r->n_results; i++)
+			if (!strcmp(r->results[i].work, work) && is_first(r, i))
+				print_cell(f, report_find(r, work, columns[c], r->results[i].size,
+							  r->results[i].count));
+		fputc('\n', f);
+	}
+}
+
+/*
+ * One table of what has sizes or counts, if there is any: a row each, and a column a
+ * transport, or the other way round.
+ */
+static void print_table(FILE *f, const struct report *r, const char *work, const char *title, const char *what)
+{
+	size_t n_columns = 0;
+	char n[32];
+
+	for (size_t c = 0; c < ARRAY_SIZE(columns); c++)
+		n_columns += has_column(r, work, columns[c]);
+	if (!n_columns)
+		return;
+	fprintf(f, "\n%s\n", title);
+	if (n_columns >= WIDE) {
+		print_turned(f, r, work);
+		return;
+	}
+	fprintf(f, "%9s", what);
+	for (size_t c = 0; c < ARRAY_SIZE(columns); c++)
+		if (has_column(r, work, columns[c]))
+			fprintf(f, "%18s", columns[c]);
+	fputc('\n', f);
 	for (size_t i = 0; i < r->n_results; i++) {
 		const struct result *x = &r->results[i];
-		bool first = x->sized && !strcmp(x->work, work);
 
-		for (size_t k = 0; k < i && first; k++)
-			first = strcmp(r->results[k].work, work) || r->results[k].size != x->size;
-		if (!first)
+		if (strcmp(x->work, work) || !is_first(r, i))
 			continue;
-		if (!head) {
-			fprintf(f, "\n%s\n%9s", title, "");
-			for (size_t c = 0; c < ARRAY_SIZE(columns); c++)
-				if (has_column(r, work, columns[c]))
-					fprintf(f, "%18s", columns[c]);
-			fputc('\n', f);
-			head = true;
-		}
-		fprintf(f, "%9s", size_name(x->size, n, sizeof(n)));
+		fprintf(f, "%9s", row_name(x, n, sizeof(n)));
 		for (size_t c = 0; c < ARRAY_SIZE(columns); c++)
 			if (has_column(r, work, columns[c]))
-				print_cell(f, report_find(r, work, columns[c], x->size, 0));
+				print_cell(f, report_find(r, work, columns[c], x->size, x->count));
 		fputc('\n', f);
 	}
 }
@@ -161,32 +213,60 @@ static void print_line(FILE *f, const struct report *r, const char *work, const 
 	fputc('\n', f);
 }
 
-/* One table: a row a count, a column a transport that has such a work. */
-static void print_many(FILE *f, const struct report *r, const char *work, const char *title, const char *what)
+/* Of what was measured one by one: how far the slowest are from the median. */
+static void print_spread(FILE *f, const struct report *r)
 {
-	bool has[ARRAY_SIZE(columns)], any = false;
-	char n[32];
+	char n[32], a[32], b[32], c[32];
+	bool head = false;
 
-	for (size_t c = 0; c < ARRAY_SIZE(columns); c++)
-		any |= has[c] = has_column(r, work, columns[c]);
-	if (!any)
-		return;
-	fprintf(f, "\n%s\n%9s", title, what);
-	for (size_t c = 0; c < ARRAY_SIZE(columns); c++)
-		if (has[c])
-			fprintf(f, "%18s", columns[c]);
-	fputc('\n', f);
 	for (size_t i = 0; i < r->n_results; i++) {
 		const struct result *x = &r->results[i];
 
-		if (strcmp(x->work, work) || strcmp(x->transport, "bus1"))
+		if (x->error || !x->figure.p99)
 			continue;
-		fprintf(f, "%9s", grouped((double)x->count, n, sizeof(n)));
-		for (size_t c = 0; c < ARRAY_SIZE(columns); c++)
-			if (has[c])
-				print_cell(f, report_find(r, work, columns[c], 0, x->count));
-		fputc('\n', f);
+		if (!head)
+			fprintf(f, "\nWhat the median, the slowest of 100 and the slowest of 1,000 take\n"
+				   "%44s%14s%14s%14s\n", "", "p50", "p99", "p99.9");
+		head = true;
+		fprintf(f, "  %-18s%-12s%12s%14s%14s%14s\n", x->work, x->transport,
+			x->sized || x->count ? row_name(x, n, sizeof(n)) : "",
+			grouped(x->figure.median, a, sizeof(a)), grouped(x->figure.p99, b, sizeof(b)),
+			x->figure.p999 > 0 ? grouped(x->figure.p999, c, sizeof(c)) : "-");
 	}
+}
+
+/* Each that is absent somewhere, once for each reason. */
+static void print_absent(FILE *f, const struct report *r)
+{
+	bool head = false;
+
+	for (size_t i = 0; i < r->n_results; i++) {
+		const struct result *x = &r->results[i];
+		bool first = x->absent[0];
+
+		for (size_t k = 0; k < i && first; k++)
+			first = strcmp(r->results[k].transport, x->transport) ||
+				strcmp(r->results[k].absent, x->absent);
+		if (!first)
+			continue;
+		if (!head)
+			fprintf(f, "\nAbsent\n");
+		head = true;
+		fprintf(f, "  %-12s %s: %s\n", x->transport, x->work, x->absent);
+	}
+}
+
+/* A text in JSON. */
+static void print_string(FILE *f, const char *text)
+{
+	fputc('"', f);
+	for (; text && *text; text++) {
+		if (*text == '"' || *text == '\\')
+			fputc('\\', f);
+		if ((unsigned char)*text >= ' ')
+			fputc(*text, f);
+	}
+	fputc('"', f);
 }
 
 static void print_bars(FILE *f, const struct report *r)
@@ -212,15 +292,18 @@ void report_text(FILE *f, const struct report *r)
 	} tables[] = {
 		{ "sendrecv", "Send and receive, in one thread" },
 		{ "sendrecv-touch", "The same, each byte written before and read after" },
-		{ "roundtrip", "Round trip between two processes: send, receive, and the same back" },
-		{ "roundtrip-touch", "The same, each byte written before and read after" },
+		{ "roundtrip", "Round trip between two processes, the payload there and back, on one CPU" },
+		{ "roundtrip-2cpu", "The same on two CPUs" },
+		{ "roundtrip-apart", "The same on two CPUs, each process kept on its own" },
+		{ "roundtrip-hog", "The same on one CPU, with a process beside them that spins" },
+		{ "roundtrip-touch", "Round trip on one CPU, each byte written before and read after" },
 		{ "large", "Large payloads, in one thread: by the pool, in a memfd for each, in a buffer" },
 		{ "large-touch", "The same, each byte written before and read after" },
 	};
 
 	print_head(f, r);
 	for (size_t i = 0; i < ARRAY_SIZE(tables); i++) {
-		print_sized(f, r, tables[i].work, tables[i].title);
+		print_table(f, r, tables[i].work, tables[i].title, "");
 		print_chunks(f, r, tables[i].work);
 	}
 
@@ -236,13 +319,18 @@ void report_text(FILE *f, const struct report *r)
 		print_line(f, r, "pass", "bus1", "pass a handle, receive, release with the next receive");
 		print_line(f, r, "pass-new", "bus1", "the same, new to the receiver each time");
 	}
-	print_many(f, r, "fanout", "One message of 64 B to many: sending it, once, or once for each", "peers");
-	print_many(f, r, "scale",
+	print_table(f, r, "fanout", "One message of 64 B to many: sending it, once, or once for each", "peers");
+	print_table(f, r, "fanin", "Messages of 64 B from many: sending each, and receiving them all", "senders");
+	print_table(f, r, "scale",
 		   "Send, look up and release, in a peer with many handles; beside it the ratio to 10", "handles");
-	print_many(f, r, "death", "Destroy a node, per holder; beside it the ratio to 1,000", "holders");
-	print_many(f, r, "flooded",
+	print_table(f, r, "death", "Destroy a node, per holder; beside it the ratio to 1,000", "holders");
+	print_table(f, r, "flooded",
 		   "Round trip in one thread, as all users but one flood the server; beside it the ratio to 1",
 		   "users");
+	print_table(f, r, "inflight",
+		   "A call of 64 B, to a server with many in flight; beside it the ratio to 1", "calls");
+	print_spread(f, r);
+	print_absent(f, r);
 	print_bars(f, r);
 }
 
@@ -254,7 +342,9 @@ void report_json(FILE *f, const struct report *r)
 	fprintf(f, "{\n  \"schema\": \"bus1-bench/1\",\n");
 	fprintf(f, "  \"kernel\": \"%s\",\n  \"machine\": \"%s\",\n  \"cpus\": %ld,\n", u.release, u.machine,
 		sysconf(_SC_NPROCESSORS_ONLN));
-	fprintf(f, "  \"unit\": \"%s\",\n  \"instruction_counting\": %s,\n  \"calibration\": %.3f,\n",
+	fprintf(f, "  \"command\": ");
+	print_string(f, r->command);
+	fprintf(f, ",\n  \"unit\": \"%s\",\n  \"instruction_counting\": %s,\n  \"calibration\": %.3f,\n",
 		unit_name(r->unit), r->unit == UNIT_INSTRUCTIONS ? "true" : "false", r->calibration);
 	fprintf(f, "  \"results\": [");
 	for (size_t i = 0; i < r->n_results; i++) {
@@ -268,11 +358,17 @@ void report_json(FILE *f, const struct report *r)
 		if (x->base)
 			fprintf(f, ", \"base\": %zu", x->base);
 		if (x->error) {
-			fprintf(f, ", \"error\": \"%s\"}", strerror(-x->error));
+			fprintf(f, ", \"error\": ");
+			print_string(f, x->absent[0] ? x->absent : strerror(-x->error));
+			fprintf(f, ", \"absent\": %s}", x->absent[0] ? "true" : "false");
 			continue;
 		}
 		fprintf(f, ", \"median\": %.1f, \"min\": %.1f, \"max\": %.1f, \"batches\": %u, \"rounds\": %lu",
 			x->figure.median, x->figure.min, x->figure.max, x->plan.batches, x->plan.rounds);
+		if (x->figure.p99 > 0)
+			fprintf(f, ", \"p99\": %.1f", x->figure.p99);
+		if (x->figure.p999 > 0)
+			fprintf(f, ", \"p999\": %.1f", x->figure.p999);
 		if (x->ratio > 0)
 			fprintf(f, ", \"ratio\": %.4f", x->ratio);
 		if (x->growth > 0)
@@ -283,7 +379,12 @@ void report_json(FILE *f, const struct report *r)
 	for (size_t i = 0; i < r->n_bars; i++) {
 		const struct bar *b = &r->bars[i];
 
-		fprintf(f, "%s\n    {\"work\": \"%s\"", i ? "," : "", b->work);
+		fprintf(f, "%s\n    {\"work\": \"%s\", \"transport\": \"%s\", \"title\": \"%s\"",
+			i ? "," : "", b->work, b->transport ?: "bus1", b->title);
+		if (b->to)
+			fprintf(f, ", \"to\": \"%s\"", b->to);
+		if (b->to_work)
+			fprintf(f, ", \"to_work\": \"%s\"", b->to_work);
 		if (b->sized)
 			fprintf(f, ", \"size\": %zu", b->size);
 		if (b->count)

@@ -723,7 +723,7 @@ struct bus1_lease {
  * EMSGSIZE   reply_size is above 3/8 of the caller's own pool; a count is too
  *            high; recv.buf_size is too small for a reply; n_leases too high
  * ENXIO      `parent` is no request that is to be answered; `id` no call of this
- *            peer's that nobody waits for
+ *            peer's that nobody waits for, or asynchronous
  * ELOOP      calls nested more than BUS1_MAX_DEPTH deep
  */
 struct bus1_cmd_call {
