@@ -90,6 +90,7 @@ struct b1_peer {
 	uint64_t drops[DROPS_MAX];
 
 	size_t ready_n, ready_next; /* received, and to be parsed next */
+	bool ready_all;		/* there were no more */
 	struct bus1_msg ready[BATCH];
 	uint8_t *buf;
 	uint32_t buf_size;
