@@ -92,18 +92,25 @@ void bus1_backing_free(struct bus1_backing *backing)
 	kmem_cache_free(bus1_backings, backing);
 }
 
-struct page *bus1_backing_page(struct bus1_backing *backing)
+struct page *bus1_backing_pages(struct bus1_backing *backing,
+				unsigned int order)
 {
 	struct mem_cgroup *old = set_active_memcg(backing->memcg);
+	gfp_t gfp = GFP_KERNEL_ACCOUNT | __GFP_ZERO | __GFP_NOWARN;
 	struct page *page;
 
 	/*
 	 * The caller is a sender, to whom the owner's cgroup may be foreign: it
 	 * must not have anything killed in there.
 	 */
-	page = alloc_page(GFP_KERNEL_ACCOUNT | __GFP_ZERO |
-			  __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
+	if (order)
+		gfp = (gfp & ~__GFP_DIRECT_RECLAIM) | __GFP_NORETRY;
+	else
+		gfp |= __GFP_RETRY_MAYFAIL;
+	page = alloc_pages(gfp, order);
 	set_active_memcg(old);
+	if (page && order)
+		split_page(page, order);
 	return page;
 }
 

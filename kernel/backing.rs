@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
-//! The memory behind pools as `backing.c` has it: mappings, charges, single pages.
+//! The memory behind pools as `backing.c` has it: mappings, charges, pages and their places.
 
 use crate::abi;
 use core::ops::Range;
@@ -60,11 +60,13 @@ impl Backing {
         Ok(Self(NonNull::new(backing).ok_or(ENOMEM)?))
     }
 
-    /// A zeroed page.
-    pub(crate) fn page(&self) -> Result<OwnedPage> {
+    /// Zeroed pages, `1 << order` of them, side by side. More than one only if they are at hand.
+    pub(crate) fn pages(&self, order: u32) -> Result<impl Iterator<Item = OwnedPage>> {
         // SAFETY: Sleeping is allowed.
-        let page = unsafe { abi::bus1_backing_page(self.0.as_ptr()) };
-        Ok(OwnedPage(NonNull::new(page.cast()).ok_or(ENOMEM)?))
+        let first = unsafe { abi::bus1_backing_pages(self.0.as_ptr(), order) };
+        let first: NonNull<bindings::page> = NonNull::new(first.cast()).ok_or(ENOMEM)?;
+        // SAFETY: Their descriptors are side by side as well, and each has a reference, now ours.
+        Ok((0..1 << order).map(move |i| unsafe { OwnedPage::from_raw(first.add(i)) }))
     }
 
     /// With the peer's lock held.
@@ -158,6 +160,18 @@ impl Place {
         } else {
             NonNull::new(page)
         }
+    }
+
+    /// Whether there is no page, not even a parked one.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.load(ordering::Relaxed).is_null()
+    }
+
+    /// Whether the page is this one, and not parked.
+    #[inline]
+    pub(crate) fn is(&self, page: *mut bindings::page) -> bool {
+        // As in `get`.
+        self.0.load(ordering::Acquire) == page
     }
 
     /// The page, for who has a slice that touches it; from here on it stays. If it is `None`, only

@@ -260,8 +260,13 @@ void bus1_mapping_unmap(struct address_space *mapping, unsigned long first,
 struct bus1_backing *bus1_backing_new(void *peer);
 /* Not while it is listed. */
 void bus1_backing_free(struct bus1_backing *backing);
-/* A zeroed page of its owner's, whoever asks for it. NULL if it fails. */
-struct page *bus1_backing_page(struct bus1_backing *backing);
+/*
+ * Zeroed pages of its owner's, whoever asks for them: 1 << order that lie side
+ * by side, each with a reference of its own. NULL if it fails: more than one are
+ * only had if they are at hand.
+ */
+struct page *bus1_backing_pages(struct bus1_backing *backing,
+				unsigned int order);
 /*
  * About how many pages of the peer's pool are idle; and that the shrinker is to
  * look at it, until it does or that is taken back. All under the peer's lock;

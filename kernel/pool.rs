@@ -13,20 +13,36 @@
 
 use crate::backing::{Backing, Mapping, OwnedPage, Place};
 use crate::bridge::Stat;
+use crate::errno::edquot;
 use crate::limits::{Limit, UserRef};
 use crate::slices::{Slices, GRANULE};
 use crate::user::{copy_in, Payload};
 use core::mem::MaybeUninit;
+use core::ops::Range;
 use core::ptr::NonNull;
 use kernel::alloc::KVVec;
 use kernel::bindings;
-use kernel::page::{BorrowedPage, Page, PAGE_SIZE};
+use kernel::page::{BorrowedPage, PAGE_SIZE};
 use kernel::prelude::*;
 use kernel::sync::atomic::{ordering, Atomic};
 use kernel::types::ScopeGuard;
 
 /// Places that are counted together, so that empty ones need not be looked at one by one.
 const GROUP: usize = 64;
+
+/// Pages are added up to so many at a time (as an order), side by side if that can be had.
+const BLOCK: u32 = 3;
+
+/// Whether pages can be copied to as one if their descriptors are side by side: they are mapped,
+/// once for all, in the order of their descriptors, and their addresses bear no tags.
+const ADJOIN: bool = cfg!(all(
+    any(CONFIG_SPARSEMEM_VMEMMAP, CONFIG_FLATMEM),
+    not(any(
+        CONFIG_KMAP_LOCAL,
+        CONFIG_KASAN_SW_TAGS,
+        CONFIG_KASAN_HW_TAGS
+    )),
+));
 
 pub(crate) struct Pool {
     places: KVVec<Place>,
@@ -76,36 +92,75 @@ impl Pool {
 
     /// The page at an index that the caller's slice touches, added if it is not there yet.
     #[inline]
-    fn page(&self, index: usize) -> Result<BorrowedPage<'_>> {
-        let page = match self.page_ptr(index) {
-            Some(page) => page,
-            None => self.add_page(index)?,
-        };
-        // SAFETY: A page that a slice touches stays.
-        Ok(unsafe { BorrowedPage::from_raw(page) })
+    fn page(&self, index: usize) -> Result<NonNull<bindings::page>> {
+        match self.page_ptr(index) {
+            Some(page) => Ok(page),
+            None => self.add_pages(index..index + 1),
+        }
     }
 
+    /// The first of a range of pages that the caller's slice touches, and how many of them can be
+    /// copied to as one.
+    fn run(&self, range: Range<usize>) -> Result<(NonNull<bindings::page>, usize)> {
+        let first = match self.page_ptr(range.start) {
+            Some(page) => page,
+            None => self.add_pages(range.clone())?,
+        };
+        let mut n = 1;
+        if ADJOIN {
+            let mut next = first.as_ptr();
+            for place in self.places.get(range).ok_or(EINVAL)?.iter().skip(1) {
+                next = next.wrapping_add(1);
+                if !place.is(next) {
+                    break;
+                }
+                n += 1;
+            }
+        }
+        Ok((first, n))
+    }
+
+    /// Adds the first of a range of pages, which is not there, and as many more as come with it.
     #[cold]
-    fn add_page(&self, index: usize) -> Result<NonNull<bindings::page>> {
-        let place = self.places.get(index).ok_or(EINVAL)?;
-        if let Some(page) = place.claim() {
+    fn add_pages(&self, range: Range<usize>) -> Result<NonNull<bindings::page>> {
+        let places = self.places.get(range.clone()).ok_or(EINVAL)?;
+        let first = places.first().ok_or(EINVAL)?;
+        if let Some(page) = first.claim() {
             return Ok(page);
         }
+        let n = places.iter().take_while(|place| place.is_empty()).count();
+        let order = n.max(1).ilog2().min(BLOCK);
+        if order == 0 || self.add_block(range.start, order).is_err() {
+            self.add_block(range.start, 0)?;
+        }
+        // By us or another sender.
+        first.claim().ok_or(ENOMEM)
+    }
+
+    fn add_block(&self, index: usize, order: u32) -> Result {
+        // Only the last of them may be refused: if others are, one will do, and nobody was refused.
+        let others = (1 << order) - 1;
+        self.user.charge_anyway(Limit::Pages, others);
+        let mut charged = ScopeGuard::new_with_data(others, |n| {
+            self.user.discharge(Limit::Pages, n);
+        });
+        if order > 0 && self.user.is_full(Limit::Pages) {
+            return Err(edquot());
+        }
         self.user.charge(Limit::Pages, 1)?;
-        let charged = ScopeGuard::new(|| self.user.discharge(Limit::Pages, 1));
-        match place.fill(self.backing.page()?) {
-            Ok(page) => {
-                charged.dismiss();
+        *charged += 1;
+        for (at, page) in (index..).zip(self.backing.pages(order)?) {
+            // Another sender may be first.
+            if self.places.get(at).is_some_and(|place| place.fill(page).is_ok()) {
+                *charged -= 1;
                 Stat::PoolPages.add(1);
                 self.n_pages.add(1, ordering::Relaxed);
-                if let Some(group) = self.groups.get(index / GROUP) {
+                if let Some(group) = self.groups.get(at / GROUP) {
                     group.add(1, ordering::Relaxed);
                 }
-                Ok(page)
             }
-            // Another sender was first.
-            Err((_, other)) => NonNull::new(other).ok_or(ENOMEM),
         }
+        Ok(())
     }
 
     /// A page is out of its place.
@@ -183,16 +238,12 @@ impl Pool {
     /// everything that was copied is zeroed.
     pub(crate) fn fill(&self, offset: usize, payload: &Payload) -> Result {
         let copied = payload.read(|from, before, len| {
-            let mut done = 0;
-            while done < len {
-                let at = offset + before + done;
-                let within = at % PAGE_SIZE;
-                let n = (len - done).min(PAGE_SIZE - within);
+            let at = offset + before;
+            if len != 0 && len <= PAGE_SIZE - at % PAGE_SIZE {
                 let page = self.page(at / PAGE_SIZE)?;
-                copy_to_page(&page, within, n, from.wrapping_add(done as u64))?;
-                done += n;
+                return copy_to_pages(page, 1, at % PAGE_SIZE, len, from);
             }
-            Ok(())
+            self.copy(at, len, from)
         });
         let len = payload.len();
         let padded = len.next_multiple_of(GRANULE);
@@ -201,6 +252,21 @@ impl Pool {
             Err(_) => self.zero(offset, padded),
         }
         copied
+    }
+
+    /// Copies a part of a payload, run by run.
+    #[inline(never)]
+    fn copy(&self, offset: usize, len: usize, from: u64) -> Result {
+        let end = (offset + len).div_ceil(PAGE_SIZE);
+        let mut done = 0;
+        while done < len {
+            let at = offset + done;
+            let (page, n_pages) = self.run(at / PAGE_SIZE..end)?;
+            let n = (len - done).min(n_pages * PAGE_SIZE - at % PAGE_SIZE);
+            copy_to_pages(page, n_pages, at % PAGE_SIZE, n, from.wrapping_add(done as u64))?;
+            done += n;
+        }
+        Ok(())
     }
 
     /// Zeroes a range as far as it has pages.
@@ -269,16 +335,25 @@ impl Parked {
     }
 }
 
-/// Copies to a part of a page that is the caller's alone: it is in a slice that is not linked yet.
-/// (The receiver may look at it all the same, and sees what it would be sent anyway.)
+/// Copies to a part of `n_pages` that can be copied to as one. It is the caller's alone, in a slice
+/// that is not linked yet, and so the pages stay. (The receiver may look at it all the same, and
+/// sees what it would be sent anyway.)
 #[inline]
-fn copy_to_page(page: &Page, within: usize, n: usize, from: u64) -> Result {
-    if within > PAGE_SIZE || n > PAGE_SIZE - within {
+fn copy_to_pages(
+    page: NonNull<bindings::page>,
+    n_pages: usize,
+    within: usize,
+    n: usize,
+    from: u64,
+) -> Result {
+    let size = n_pages * PAGE_SIZE;
+    if within > size || n > size - within {
         return Err(EINVAL);
     }
     // SAFETY: The page lives. It is unmapped below.
     let map = unsafe { bindings::kmap_local_page(page.as_ptr()) };
-    // SAFETY: Within the page, as checked above, which nobody else writes there.
+    // SAFETY: Within the pages, as checked above, which nobody else writes there. Where there are
+    // several, the mapping is of them all: see `ADJOIN`.
     let to =
         unsafe { core::slice::from_raw_parts_mut(map.cast::<MaybeUninit<u8>>().add(within), n) };
     let copied = copy_in(to, from);

@@ -585,6 +585,34 @@ TEST("RES-4 ABI-2 each limit of a user's own, EDQUOT, and raised again it works"
 	EQ(drain(&a), 2);
 }
 
+/* Whatever is taken at a time: nothing is refused that the limit allows, and no more is charged. */
+TEST("RES-1 RES-5 pages of a pool are had to the last that the limit allows")
+{
+	static u8 data[15 * 4096];
+	struct receiver r = receiver_new(1 << 16);
+	struct user user;
+
+	memset(data, 0x5e, sizeof(data));
+	for (u32 pages = 1; pages <= 15; pages++) {
+		struct peer a = peer_of(USER, 1 << 18);
+		u64 h = grant(&a, node_new(&a, 1), &r.p);
+		struct in in;
+
+		OK(limit_set(USER, MAX_PAGES, pages));
+		OK(send_data(&r.p, h, data, pages * page_size()));
+		CHECK(user_read(USER, &user));
+		EQ(user.used[MAX_PAGES], pages);
+		EQ(peer_info(&a).pool_pages, pages);
+		ERR(send_data(&r.p, h, data, page_size()), EDQUOT);
+		CHECK(user_read(USER, &user));
+		EQ(user.used[MAX_PAGES], pages);
+		OK(recv_now(&a, &in));
+		MEM(in.data, data, pages * page_size());
+		peer_close(&a);
+	}
+	OK(limit_set(USER, MAX_PAGES, LIMIT_DEFAULT));
+}
+
 TEST("RES-4 limits are read, and set by root alone, and nonsense is refused")
 {
 	static const char *const bad[] = {
