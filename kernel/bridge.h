@@ -195,8 +195,8 @@ void bus1_priority_set(struct task_struct *task,
 struct mm_struct *bus1_mm_get(void);
 void bus1_mm_put(struct mm_struct *mm);
 /*
- * Pin a page of that, to be read, or written to. -EINTR if a signal comes while
- * it is brought in, -EFAULT if there is none (any more).
+ * Pin a page of that, to be read, or written to. -ERESTARTSYS if a signal comes
+ * while it is brought in, -EFAULT if there is none (any more).
  */
 int bus1_page_pin(struct mm_struct *mm, __u64 address, bool write,
 		  struct page **page);

@@ -203,6 +203,8 @@ pub(crate) enum CallEntry {
 }
 
 impl Hashed for CallEntry {
+    const HASHED: bool = false;
+
     fn hash(&self) -> Option<u64> {
         None
     }

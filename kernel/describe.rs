@@ -38,6 +38,15 @@ impl Receive<'_> {
         let _ = self.write_given(self.cmd.n_release, self.cmd.n_drop);
     }
 
+    /// Tells that one thing was received; nothing, if that is what was asked for.
+    #[inline(always)]
+    pub(crate) fn write_one(&self, buf_used: usize) -> Result {
+        if self.cmd.n_msgs == 1 {
+            return Ok(());
+        }
+        self.write_taken(1, buf_used as u32)
+    }
+
     /// Tells what was received.
     #[inline]
     pub(crate) fn write_taken(&self, n_msgs: u32, buf_used: u32) -> Result {
@@ -53,10 +62,17 @@ pub(crate) struct Cursor {
 }
 
 /// A receiver takes an item into its hand, or is done with it. With the peer's lock held.
-#[inline]
+#[inline(always)]
 pub(crate) fn add_in_hand(kind: Kind<'_>, n: i64) {
     match kind {
         Kind::Message(m) if m.is_plain() => (),
+        _ => add_more_in_hand(kind, n),
+    }
+}
+
+#[inline(never)]
+fn add_more_in_hand(kind: Kind<'_>, n: i64) {
+    match kind {
         Kind::Message(m) => m.passed().add_in_hand(n),
         Kind::Dead(h) => h.add_in_hand(n),
         Kind::Call(c) => {
@@ -257,7 +273,7 @@ fn describe_request_as(
             msg.token = c.token.load(Relaxed);
         }
         at.used = match more {
-            Some(message) => describe_content(call, message, &mut msg, at.used)?,
+            Some(message) => describe_more(call, message, &mut msg, at.used)?,
             None => describe_inline(call, c.inline(), &mut msg, at.used)?,
         };
     }
@@ -295,7 +311,7 @@ fn describe_reply_as(
         msg.error = -e.to_errno();
     } else if !drops {
         at.used = match more {
-            Some(message) => describe_content(call, message, &mut msg, at.used)?,
+            Some(message) => describe_more(call, message, &mut msg, at.used)?,
             None => describe_inline(call, c.inline_reply(), &mut msg, at.used)?,
         };
     }
@@ -343,7 +359,7 @@ fn write_msg(call: &Receive<'_>, msg: &mut bus1_msg, n: u32) -> Result {
 }
 
 /// Writes what a message brings, and returns where that ends in buf[].
-#[inline]
+#[inline(always)]
 fn describe_content(
     call: &Receive<'_>,
     m: &Message,
@@ -377,6 +393,17 @@ fn describe_content(
         return Ok(end);
     }
     describe_extras(call, m, msg, used)
+}
+
+/// The same for calls.
+#[inline(never)]
+fn describe_more(
+    call: &Receive<'_>,
+    m: &Message,
+    msg: &mut bus1_msg,
+    used: usize,
+) -> Result<usize> {
+    describe_content(call, m, msg, used)
 }
 
 /// Writes the handles, files and the stamp of a message.

@@ -20,6 +20,8 @@ const CHUNK: usize = 32;
 
 /// What is in a table.
 pub(crate) trait Hashed {
+    /// Whether any of them is.
+    const HASHED: bool = true;
     /// Of what [`IdTable::find`] looks for, or `None` if it is not to be found. Never changes.
     fn hash(&self) -> Option<u64>;
 }
@@ -326,25 +328,24 @@ impl<T: Hashed> IdTable<T> {
 
     pub(crate) fn remove(&mut self, id: u64) -> Option<T> {
         let index = Self::index(id);
+        if let Some(hash) = self.get(id).filter(|_| T::HASHED).and_then(T::hash) {
+            self.unchain(index, hash);
+        }
+        let free = self.free;
         let slot = self.slot_mut(index)?;
         if slot.uses != (id >> 32) as u32 {
             return None;
         }
-        let hash = slot.value.as_ref()?.hash();
-        if let Some(hash) = hash {
-            self.unchain(index, hash);
-        }
-        let slot = self.slot_mut(index)?;
         let value = slot.value.take()?;
+        // A slot that started over would give old ids again: it is retired.
         let fresh = slot.uses != u32::MAX;
         if fresh {
             slot.uses += 1;
+            slot.next = free;
+            self.free = index;
+            self.n_free += 1;
         }
         self.len -= 1;
-        // A slot that started over would give old ids again: it is retired.
-        if fresh {
-            self.put_free(index);
-        }
         Some(value)
     }
 

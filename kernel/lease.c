@@ -6,6 +6,7 @@
 #include <linux/mm.h>
 #include <linux/sched.h>
 #include <linux/sched/mm.h>
+#include <linux/sched/signal.h>
 
 #include "bridge.h"
 
@@ -31,7 +32,7 @@ int bus1_page_pin(struct mm_struct *mm, __u64 address, bool write,
 		return -EFAULT;
 	if (mmap_read_lock_killable(mm)) {
 		mmput(mm);
-		return -EINTR;
+		return -ERESTARTSYS;
 	}
 	n = pin_user_pages_remote(mm, untagged_addr_remote(mm, address), 1,
 				  flags, page, &locked);
@@ -40,7 +41,7 @@ int bus1_page_pin(struct mm_struct *mm, __u64 address, bool write,
 	mmput(mm);
 	if (n == 1)
 		return 0;
-	return n == -EINTR || n == -ERESTARTSYS || n == -EAGAIN ? -EINTR : -EFAULT;
+	return signal_pending(current) ? -ERESTARTSYS : -EFAULT;
 }
 
 void bus1_page_unpin(struct page *page, bool dirty)

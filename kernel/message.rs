@@ -69,7 +69,7 @@ impl<'a> Kind<'a> {
     }
 
     /// Whether it may be received. With the lock of its home peer held.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn ready(self) -> Ready {
         match self {
             Self::Message(m) if m.node.is_dead() => Ready::Never,

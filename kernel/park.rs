@@ -10,9 +10,9 @@
 //! [`Peer::wait`]: crate::peer::Peer
 
 use crate::abi;
-use crate::call::CallRef;
+use crate::call::{Call, CallRef};
+use crate::item::Item;
 use crate::peer::Inner;
-use core::cell::UnsafeCell;
 use core::ptr::{self, NonNull};
 use kernel::prelude::*;
 use kernel::sync::atomic::{ordering, Atomic};
@@ -97,8 +97,10 @@ pub(crate) struct Receiver {
     state: Atomic<u32>,
     /// Bytes of buf[] that a request can take, or less than nothing if none can be given.
     room: i64,
-    task: UnsafeCell<Option<Waker>>,
-    given: UnsafeCell<Option<CallRef>>,
+    /// Null, or a reference: of who takes it out. Plain addresses, so that who never waits has nothing
+    /// to drop.
+    task: Atomic<*mut abi::task_struct>,
+    given: Atomic<*mut Item<Call>>,
 }
 
 impl Receiver {
@@ -109,8 +111,8 @@ impl Receiver {
             next: Atomic::new(ptr::null_mut()),
             state: Atomic::new(PARKED),
             room,
-            task: UnsafeCell::new(None),
-            given: UnsafeCell::new(None),
+            task: Atomic::new(ptr::null_mut()),
+            given: Atomic::new(ptr::null_mut()),
         }
     }
 
@@ -132,8 +134,10 @@ impl Receiver {
         if self.state.load(ordering::Acquire) != GIVEN {
             return None;
         }
-        // SAFETY: Whoever has given it does not look at it any more.
-        unsafe { (*self.given.get()).take() }
+        let given = self.given.load(ordering::Relaxed);
+        self.given.store(ptr::null_mut(), ordering::Relaxed);
+        // SAFETY: From `into_raw`, and whoever has given it does not look at it any more.
+        (!given.is_null()).then(|| unsafe { CallRef::from_raw(given) })
     }
 }
 
@@ -163,8 +167,8 @@ impl Parked {
     /// The record stays where it is until it is [out](Receiver::is_out), or was [removed](Self::remove).
     #[inline]
     pub(crate) unsafe fn push(&self, _inner: &mut Inner, receiver: &Receiver) {
-        // SAFETY: It is in no list: nobody else looks at it.
-        unsafe { *receiver.task.get() = Waker::current() };
+        let task = Waker::current().map_or(ptr::null_mut(), Waker::into_raw);
+        receiver.task.store(task, ordering::Relaxed);
         let this = ptr::from_ref(receiver).cast_mut();
         let second = self.first.load(ordering::Relaxed);
         receiver.state.store(PARKED, ordering::Relaxed);
@@ -196,7 +200,7 @@ impl Parked {
             if !next.is_null() {
                 (*next).prev.store(prev, ordering::Relaxed);
             }
-            (*(*receiver).task.get()).take()
+            Waker::from_raw((*receiver).task.load(ordering::Relaxed))
         }
     }
 
@@ -232,7 +236,8 @@ impl Parked {
         // SAFETY: It is in the list; nobody else looks at what it is given until it is out.
         unsafe {
             let waker = self.unlink(first);
-            *(*first).given.get() = Some(call);
+            let call = CallRef::into_raw(call).cast_mut();
+            (*first).given.store(call, ordering::Relaxed);
             (*first).state.store(GIVEN, ordering::Release);
             waker
         }

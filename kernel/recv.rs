@@ -239,7 +239,9 @@ impl Before for Back {
 
     #[inline(always)]
     fn done(&mut self, _peer: &Peer, _parked: bool) {
-        drop(self.1.take());
+        if let Some(retired) = self.1.take() {
+            drop(retired);
+        }
     }
 
     #[inline(always)]
@@ -411,7 +413,7 @@ fn take_one(
     match taken {
         Some(Taken::Message(message)) => {
             let written = describe(call, Kind::Message(&message), &mut at, false)
-                .and_then(|()| call.write_taken(1, at.used as u32));
+                .and_then(|()| call.write_one(at.used));
             if let Err(e) = written {
                 put_back_one(peer, message as Entry);
                 return Err(e);
@@ -439,8 +441,8 @@ fn take_other(peer: &Arc<Peer>, call: &mut Receive<'_>, taken: Taken) -> Result<
         }
         Taken::Other(entry) => {
             let mut at = Cursor { n: 0, used: 0 };
-            let written = describe(call, entry.kind(), &mut at, false)
-                .and_then(|()| call.write_taken(1, at.used as u32));
+            let written =
+                describe(call, entry.kind(), &mut at, false).and_then(|()| call.write_one(at.used));
             if let Err(e) = written {
                 put_back_one(peer, entry);
                 return Err(e);
@@ -458,7 +460,7 @@ fn take_other(peer: &Arc<Peer>, call: &mut Receive<'_>, taken: Taken) -> Result<
 pub(crate) fn tell_request(peer: &Arc<Peer>, call: &Receive<'_>, request: &CallRef) -> Result {
     let mut at = Cursor { n: 0, used: 0 };
     describe_request(call, request, &mut at)?;
-    call.write_taken(1, at.used as u32)?;
+    call.write_one(at.used)?;
     if let Some(draft) = request.request() {
         if !draft.get().is_plain() {
             finish_message(peer, call, draft.get(), 0, false);
@@ -585,7 +587,12 @@ fn take_many(
             Err(too_small(peer, call, needed))
         };
     }
-    if let Err(e) = call.write_taken(at.n, at.used as u32) {
+    let told = if at.n == 1 {
+        call.write_one(at.used)
+    } else {
+        call.write_taken(at.n, at.used as u32)
+    };
+    if let Err(e) = told {
         put_back_all(peer, request, hand, drops);
         return Err(e);
     }
@@ -638,7 +645,7 @@ fn pop_writable(inner: &mut Inner) -> Option<Writable> {
 #[cold]
 fn take_writable(peer: &Arc<Peer>, call: &mut Receive<'_>, handle: Writable) -> Result<bool> {
     let id = handle.id.load(Relaxed);
-    let written = describe_writable(call, id).and_then(|()| call.write_taken(1, 0));
+    let written = describe_writable(call, id).and_then(|()| call.write_one(0));
     let keep = handle.clone_arc();
     let mut handle = Some(handle);
     let mut inner = peer.inner.lock();
@@ -684,7 +691,6 @@ fn peek(peer: &Arc<Peer>, call: &mut Receive<'_>) -> Result<bool> {
         Kind::Call(c) => describe_peeked(call, c, more.as_deref(), &mut at)?,
         kind => describe(call, kind, &mut at, false)?,
     }
-    call.write_taken(1, at.used as u32)?;
     Ok(true)
 }
 

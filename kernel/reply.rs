@@ -6,12 +6,11 @@
 //! up, the caller has its reply, and the thread receives what is next or goes to sleep. What is more
 //! than small is copied while the token stands, marked as being answered.
 
-use crate::abi::{self, bus1_cmd_reply, bus1_cmd_send};
+use crate::abi::{self, bus1_cmd_reply, bus1_cmd_send, bus1_msg};
 use crate::baggage::Baggage;
 use crate::call::{deliver, fail, take_answered, take_token, Call, CallEntry, CallRef, Came, LEFT};
 use crate::describe::Receive;
 use crate::errno::{ecanceled, econnaborted};
-use crate::handle::Retired;
 use crate::inherit;
 use crate::item::Entry;
 use crate::message::{Draft, INLINE};
@@ -20,12 +19,12 @@ use crate::object::note_all_passed;
 use crate::park::Waker;
 use crate::peer::{Inner, Peer};
 use crate::pool::read_inline;
-use crate::recv::{self, Before, GiveBack};
+use crate::recv::{self, Before};
 use crate::request::{self, Waiting};
 use crate::send::{self, is_common, Load};
 use crate::trace;
 use crate::user::{self, copy_in, Payload};
-use core::mem::{offset_of, MaybeUninit};
+use core::mem::{offset_of, size_of, MaybeUninit};
 use kernel::prelude::*;
 use kernel::sync::atomic::ordering::Relaxed;
 use kernel::sync::Arc;
@@ -89,44 +88,51 @@ pub(crate) fn reply(
     arg: UserPtr,
     nonblock: bool,
 ) -> Result {
-    let token = cmd.send.dest;
-    let small = token != 0
-        && cmd.id | cmd.send.handles | u64::from(cmd.send.n_handles | cmd.send.priority) == 0
-        && cmd.flags & !ERROR == 0
-        && cmd.recv.n_msgs == 1
-        && cmd.send.len <= INLINE as u64
-        && is_common(&cmd.send);
-    if !small {
+    if !is_small(cmd) {
         return reply_any(peer, cmd, arg, nonblock);
     }
-    recv::check(&cmd.recv)?;
-    let mut call = Receive {
-        cmd: &mut cmd.recv,
-        arg: arg.wrapping_byte_add(offset_of!(bus1_cmd_reply, recv)),
-    };
-    let back = GiveBack::of(peer, &call)?;
     let mut data = [MaybeUninit::uninit(); INLINE];
     let len = cmd.send.len as usize;
-    if let Err(e) = copy_in(&mut data[..len], cmd.send.data) {
-        call.restore_given();
-        return Err(e);
-    }
+    copy_in(&mut data[..len], cmd.send.data)?;
     let mut answer = Answer {
-        back,
-        token,
+        token: cmd.send.dest,
         flags: reply_flags(cmd.flags),
         data: &data[..len],
-        retired: None,
         notice: None,
         call: None,
         next: None,
-        has_given: false,
+    };
+    let mut call = Receive {
+        cmd: &mut cmd.recv,
+        arg: arg.wrapping_byte_add(offset_of!(bus1_cmd_reply, recv)),
     };
     let r = recv::receive(peer, &mut call, nonblock, &mut answer);
     if let (Err(_), 0) = (&r, answer.token) {
         used_up(arg);
     }
     r
+}
+
+/// A few bytes, nothing to give back, and something to be received: all that there is to check about it.
+#[inline(always)]
+fn is_small(cmd: &bus1_cmd_reply) -> bool {
+    const FLAGS: u64 = (abi::BUS1_RECV_NONBLOCK | abi::BUS1_RECV_FDS | abi::BUS1_RECV_MEMFD) as u64;
+
+    let (send, recv) = (&cmd.send, &cmd.recv);
+    let none = cmd.id | send.handles | (recv.flags & !FLAGS) | (cmd.flags & !ERROR);
+    let numbers = send.n_handles
+        | send.priority
+        | recv.n_release
+        | recv.n_drop
+        | recv.buf_used
+        | recv.index
+        | recv.reserved;
+    none | u64::from(numbers) | (recv.buf % 8) == 0
+        && recv.n_msgs == 1
+        && recv.msg_size as usize == size_of::<bus1_msg>()
+        && send.dest != 0
+        && send.len <= INLINE as u64
+        && is_common(send)
 }
 
 /// The command is not to answer again if it is repeated.
@@ -147,16 +153,13 @@ fn reply_flags(flags: u64) -> u32 {
 
 /// Answers with a few bytes, in the section that the next request is received in.
 struct Answer<'a> {
-    back: GiveBack,
     /// 0 when it is used up.
     token: u64,
     flags: u32,
     data: &'a [MaybeUninit<u8>],
-    retired: Option<Retired>,
     notice: Option<Entry>,
     call: Option<CallRef>,
     next: Option<Waker>,
-    has_given: bool,
 }
 
 impl Before for Answer<'_> {
@@ -165,15 +168,7 @@ impl Before for Answer<'_> {
         if self.token == 0 {
             return Ok(());
         }
-        // First what can fail and be seen by nobody.
-        match inner.call(self.token) {
-            Some(CallEntry::Served(call)) if !call.answering.load(Relaxed) => (),
-            Some(CallEntry::Served(_)) => return Err(EBUSY),
-            _ => return Err(ENXIO),
-        }
-        self.back.apply(peer, inner, &mut self.retired)?;
-        self.has_given = true;
-        let (call, notice) = take_answered(inner, self.token)?;
+        let (call, notice) = take_token(inner, self.token)?;
         self.token = 0;
         self.notice = notice;
         // SAFETY: The token is ours.
@@ -199,7 +194,7 @@ impl Before for Answer<'_> {
 
     #[inline(always)]
     fn has_given(&self) -> bool {
-        self.has_given
+        true
     }
 
     #[inline(always)]
@@ -207,7 +202,9 @@ impl Before for Answer<'_> {
         let Some(call) = self.call.take() else {
             return;
         };
-        drop((self.retired.take(), self.notice.take()));
+        if let Some(notice) = self.notice.take() {
+            drop(notice);
+        }
         if self.next.is_none() {
             deliver(&call);
         }

@@ -2,7 +2,7 @@
 
 //! BUS1_CMD_CALL and BUS1_CMD_CALL_CANCEL: the caller's side of a call.
 
-use crate::abi::{self, bus1_cmd_call, bus1_cmd_ids, bus1_handle};
+use crate::abi::{self, bus1_cmd_call, bus1_cmd_ids, bus1_handle, bus1_msg};
 use crate::bridge;
 use crate::call::{
     self, push_reply, unserve, withdraw, Call, CallEntry, CallRef, Most, NewCall, Terms, AWAY,
@@ -78,20 +78,31 @@ fn check_wait(cmd: &bus1_cmd_call) -> Result {
     Ok(())
 }
 
-/// A small request of bytes alone, for which a small reply will do.
+/// A small request of bytes alone, for which a small reply will do, and nothing is given back: all that
+/// there is to check about it.
 #[inline(always)]
 fn is_small(cmd: &bus1_cmd_call) -> bool {
-    let none = cmd.flags
-        | cmd.parent
-        | cmd.leases
-        | cmd.send.handles
-        | u64::from(cmd.send.n_handles | cmd.n_leases | cmd.reply_handles | cmd.reply_fds)
-        | u64::from(cmd.reserved);
-    none == 0
-        && cmd.send.len <= INLINE as u64
+    const FDS: u64 = abi::BUS1_RECV_FDS as u64 | abi::BUS1_RECV_MEMFD as u64;
+
+    let (send, recv) = (&cmd.send, &cmd.recv);
+    let none = cmd.flags | cmd.id | cmd.parent | cmd.leases | send.handles | (recv.flags & !FDS);
+    let numbers = send.n_handles
+        | cmd.n_leases
+        | cmd.reply_handles
+        | cmd.reply_fds
+        | cmd.reserved
+        | recv.n_release
+        | recv.n_drop
+        | recv.buf_used
+        | recv.index
+        | recv.reserved;
+    none | u64::from(numbers) | (recv.buf % 8) == 0
+        && recv.n_msgs == 1
+        && recv.msg_size as usize == size_of::<bus1_msg>()
+        && send.len <= INLINE as u64
         && cmd.reply_size <= INLINE as u64
-        && cmd.recv.buf_size >= INLINE as u32
-        && is_common(&cmd.send)
+        && recv.buf_size >= INLINE as u32
+        && is_common(send)
 }
 
 #[inline(always)]
@@ -130,11 +141,10 @@ impl<'a> Waiting<'a> {
 }
 
 pub(crate) fn call(peer: &Arc<Peer>, cmd: &mut bus1_cmd_call, arg: UserPtr) -> Result {
-    if !is_small(cmd) || cmd.id != 0 {
+    if !is_small(cmd) {
         return call_any(peer, cmd, arg);
     }
-    recv::check_one(&cmd.recv)?;
-    let to = give_back_and_find(peer, cmd, arg)?;
+    let to = send::target(peer, cmd.send.dest)?;
     if !to.node.is_plain {
         return call_to(peer, to, cmd, arg);
     }
@@ -158,7 +168,7 @@ fn start(call: &CallRef, woken: Woken, given: bool) -> Option<Waker> {
 }
 
 /// Gives back what the command names, and finds where the request goes.
-#[inline(always)]
+#[inline(never)]
 fn give_back_and_find(peer: &Arc<Peer>, cmd: &mut bus1_cmd_call, arg: UserPtr) -> Result<Target> {
     let dest = cmd.send.dest;
     let back = GiveBack::of(peer, &Waiting::new(cmd, arg).receive)?;
@@ -477,7 +487,7 @@ fn take_result(peer: &Arc<Peer>, call: CallRef, waiting: &mut Waiting<'_>) -> Re
     }
     let mut at = Cursor { n: 0, used: 0 };
     let told = describe_reply(&waiting.receive, &call, &mut at)
-        .and_then(|()| waiting.receive.write_taken(1, at.used as u32));
+        .and_then(|()| waiting.receive.write_one(at.used));
     if let Err(e) = told {
         keep_result(peer, &call);
         return Err(e);
@@ -510,7 +520,7 @@ fn take_large(peer: &Arc<Peer>, call: CallRef, waiting: &mut Waiting<'_>) -> Res
     }
     let mut at = Cursor { n: 0, used: 0 };
     let told = describe_reply(&waiting.receive, &call, &mut at)
-        .and_then(|()| waiting.receive.write_taken(1, at.used as u32));
+        .and_then(|()| waiting.receive.write_one(at.used));
     if let Err(e) = told {
         if let Some(draft) = draft {
             let mut inner = peer.inner.lock();

@@ -132,6 +132,8 @@ fn class_for(size: u32) -> (usize, usize) {
 }
 
 impl Hashed for Block {
+    const HASHED: bool = false;
+
     fn hash(&self) -> Option<u64> {
         None
     }
@@ -346,7 +348,7 @@ impl Slices {
     }
 
     /// Allocates `size` granules, or returns `None` if no block is large enough. Needs the growth.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn alloc(&mut self, size: u32) -> Option<Slice> {
         if let Some(b) = self.blocks.at_mut(self.spare) {
             if b.size == size {

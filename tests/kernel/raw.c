@@ -453,7 +453,8 @@ struct bus1_cmd_recv recv_into(struct in *in, u64 flags, u64 deadline)
 void recv_found(const struct peer *p, struct in *in, const struct bus1_cmd_recv *cmd)
 {
 	EQ(cmd->n_msgs, 1);
-	LE(cmd->buf_used, cmd->buf_size);
+	/* How much of it was used is told where there may be several. */
+	EQ(cmd->buf_used, 0);
 	EQ(in->m.offset % 8, 0);
 	in->fds = NULL;
 	in->creds = NULL;
@@ -466,12 +467,12 @@ void recv_found(const struct peer *p, struct in *in, const struct bus1_cmd_recv 
 			LE(in->m.offset + in->m.len, p->pool_size);
 		in->data = p->pool ? p->pool + in->m.offset : NULL;
 	} else {
-		LE(in->m.offset + in->m.len, cmd->buf_used);
+		LE(in->m.offset + in->m.len, cmd->buf_size);
 		in->data = (u8 *)in->buf + in->m.offset;
 	}
 	if (in->m.n_handles && !(in->m.flags & BUS1_MSG_F_PEEKED)) {
 		EQ(in->m.handles % 8, 0);
-		LE(in->m.handles + in->m.n_handles * sizeof(*in->h), cmd->buf_used);
+		LE(in->m.handles + in->m.n_handles * sizeof(*in->h), cmd->buf_size);
 	}
 	in->h = (void *)((u8 *)in->buf + in->m.handles);
 	if (in->m.n_fds && !(in->m.flags & (BUS1_MSG_F_PEEKED | BUS1_MSG_F_FDS_CLOSED))) {
@@ -479,16 +480,16 @@ void recv_found(const struct peer *p, struct in *in, const struct bus1_cmd_recv 
 		      (in->m.flags & BUS1_MSG_F_MEMFD ? BUS1_RECV_FDS | BUS1_RECV_MEMFD :
 							BUS1_RECV_FDS));
 		EQ(in->m.fds % 8, 0);
-		LE(in->m.fds + in->m.n_fds * sizeof(*in->fds), cmd->buf_used);
+		LE(in->m.fds + in->m.n_fds * sizeof(*in->fds), cmd->buf_size);
 		in->fds = (void *)((u8 *)in->buf + in->m.fds);
 	}
 	if (in->m.flags & BUS1_MSG_F_CREDS) {
 		EQ(in->m.creds % 8, 0);
-		LE(in->m.creds + sizeof(*in->creds), cmd->buf_used);
+		LE(in->m.creds + sizeof(*in->creds), cmd->buf_size);
 		in->creds = (void *)((u8 *)in->buf + in->m.creds);
 		EQ(in->creds->reserved, 0);
 		LE(in->m.creds + sizeof(*in->creds) + (in->creds->label_len + 7ULL) / 8 * 8,
-		   cmd->buf_used);
+		   cmd->buf_size);
 	}
 }
 

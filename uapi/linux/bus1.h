@@ -624,7 +624,8 @@ struct bus1_cmd_recv {
 	__u32 n_release;	/* in: 0 to BUS1_MAX_IDS; out: 0 */
 	__u32 n_drop;		/* in: 0 to BUS1_MAX_IDS; out: 0 */
 	__u32 n_msgs;		/* in: 0 to BUS1_MAX_MSGS; out: received */
-	__u32 buf_used;		/* out: bytes written, or needed; in: 0 */
+	__u32 buf_used;		/* out: bytes needed, with EMSGSIZE; or written,
+				   where n_msgs was not 1; in: 0 */
 	__u32 msg_size;		/* in: sizeof(struct bus1_msg), 64 to 256 */
 	__u32 buf_size;		/* in: bytes at buf */
 	__u32 index;		/* with BUS1_RECV_PEEK; else must be 0 */
@@ -811,6 +812,8 @@ struct bus1_cmd_reply {
  * ECANCELED  the caller does not wait any more
  * EFAULT     `data` is bad
  * EREMOTEIO  the caller's memory is; it is told: BUS1_MSG_F_FAULT
+ * EINTR      a signal came while memory was brought in (the command restarts
+ *            under SA_RESTART)
  * EINVAL     flags is not just one of both
  */
 struct bus1_cmd_lease {
