@@ -27,6 +27,9 @@ struct call_end {
 	uint32_t buf_size;
 	uint64_t slice;		/* of the last message: goes back with the next command */
 	uint64_t token;		/* of a server: what to answer */
+	struct bus1_cmd_call call;	/* of a client */
+	struct bus1_cmd_reply reply;	/* of a server */
+	struct bus1_msg msg;	/* the last one */
 	const void *data;	/* what is sent next */
 	size_t len;
 	pid_t restore;		/* the process that turns the hand-off on again */
@@ -160,50 +163,59 @@ static int plain_open(struct end **a, struct end **b, size_t size, bool alone)
 	return 0;
 }
 
-static struct bus1_cmd_recv receive(struct call_end *c, struct bus1_msg *m)
+/* Commands are made once, and used again: the kernel leaves them as they are. */
+static struct bus1_cmd_recv receive(struct call_end *c)
 {
 	return (struct bus1_cmd_recv){
-		.release = c->slice ? ptr(&c->slice) : 0,
-		.n_release = c->slice != 0,
-		.msgs = ptr(m),
+		.release = ptr(&c->slice),
+		.msgs = ptr(&c->msg),
 		.n_msgs = 1,
-		.msg_size = sizeof(*m),
+		.msg_size = sizeof(c->msg),
 		.buf = ptr(c->buf),
 		.buf_size = c->buf_size,
 	};
 }
 
-static int server_turn(struct call_end *c, struct bus1_msg *m)
+static void prepare(struct call_end *c)
 {
-	struct bus1_cmd_reply r = { .recv = receive(c, m) };
-
-	if (c->token) {
-		r.send.dest = c->token;
-		r.send.data = c->len ? ptr(c->data) : 0;
-		r.send.len = c->len;
+	if (c->server) {
+		c->reply.recv = receive(c);
+		return;
 	}
-	if (ioctl(c->fd, BUS1_CMD_REPLY, &r) < 0)
+	c->call.recv = receive(c);
+	c->call.send.dest = c->to;
+	c->call.reply_size = c->size;
+}
+
+static int server_turn(struct call_end *c)
+{
+	struct bus1_cmd_reply *r = &c->reply;
+
+	r->send.dest = c->token;
+	r->send.data = c->len ? ptr(c->data) : 0;
+	r->send.len = c->len;
+	r->recv.n_release = c->slice != 0;
+	if (ioctl(c->fd, BUS1_CMD_REPLY, r) < 0)
 		return -errno;
-	if (r.recv.n_msgs != 1 || m->type != BUS1_MSG_CALL || m->id != c->door || !m->token)
+	if (c->msg.type != BUS1_MSG_CALL || c->msg.id != c->door || !c->msg.token)
 		return -EBADMSG;
-	c->token = m->token;
-	c->slice = m->slice;
+	c->token = c->msg.token;
+	c->slice = c->msg.slice;
 	return 0;
 }
 
-static int client_turn(struct call_end *c, struct bus1_msg *m)
+static int client_turn(struct call_end *c)
 {
-	struct bus1_cmd_call r = {
-		.send = { .dest = c->to, .data = c->len ? ptr(c->data) : 0, .len = c->len },
-		.recv = receive(c, m),
-		.reply_size = c->size,
-	};
+	struct bus1_cmd_call *r = &c->call;
 
-	if (ioctl(c->fd, BUS1_CMD_CALL, &r) < 0)
+	r->send.data = c->len ? ptr(c->data) : 0;
+	r->send.len = c->len;
+	r->recv.n_release = c->slice != 0;
+	if (ioctl(c->fd, BUS1_CMD_CALL, r) < 0)
 		return -errno;
-	if (m->type != BUS1_MSG_REPLY || m->error)
+	if (c->msg.type != BUS1_MSG_REPLY || c->msg.error)
 		return -EBADMSG;
-	c->slice = m->slice;
+	c->slice = c->msg.slice;
 	return 0;
 }
 
@@ -220,14 +232,13 @@ static int call_send(struct end *e, const void *data, size_t len)
 static int call_recv(struct end *e, size_t offset, size_t len)
 {
 	struct call_end *c = (struct call_end *)e;
-	struct bus1_msg m;
-	int r = c->server ? server_turn(c, &m) : client_turn(c, &m);
+	int r = c->server ? server_turn(c) : client_turn(c);
 
 	if (r < 0)
 		return r;
-	if (m.len != len)
+	if (c->msg.len != len)
 		return -EBADMSG;
-	e->data = (m.slice ? c->pool : c->buf) + m.offset;
+	e->data = (c->msg.slice ? c->pool : c->buf) + c->msg.offset;
 	return 0;
 }
 
@@ -236,9 +247,9 @@ static int call_attach(struct end *e)
 {
 	struct call_end *c = (struct call_end *)e;
 	struct bus1_cmd_info info;
-	struct bus1_msg m;
 	int r = 0;
 
+	prepare(c);
 	c->pool = mmap(NULL, c->pool_size, PROT_READ, MAP_SHARED, c->fd, 0);
 	if (c->pool == MAP_FAILED) {
 		c->pool = NULL;
@@ -246,7 +257,7 @@ static int call_attach(struct end *e)
 	}
 	/* They were made before: each is received, and its token kept by nobody. */
 	for (size_t i = 0; i < c->unanswered && r == 0; i++) {
-		r = server_turn(c, &m);
+		r = server_turn(c);
 		c->token = 0;
 	}
 	if (r == 0 && c->unanswered)
