@@ -216,8 +216,9 @@ pub(crate) struct NewCall(UniqueArc<Item<Call>>);
 static LAST_CHAIN: Atomic<u64> = Atomic::new(0);
 
 impl NewCall {
-    /// EDQUOT if the caller's user has too many messages, ENOMEM.
-    #[inline(always)]
+    /// EDQUOT if the caller's user has too many messages, ENOMEM. Not in line: then the fields go from
+    /// registers to where they belong.
+    #[inline(never)]
     pub(crate) fn new(
         caller: &Arc<Peer>,
         node: NodeRef,
@@ -605,22 +606,16 @@ pub(crate) fn link(entry: ListArc<Item<Call>>, from: &Peer) -> Result<(Woken, bo
     // SAFETY: The caller of this keeps a reference to the call, and that its node.
     let node = unsafe { &*node };
     let server = &node.owner;
-    let mut growth: Option<Growth<CallEntry>> = None;
-    let mut inner = loop {
-        let mut inner = server.inner.lock();
-        if inner.closed || node.refuses(&mut inner) {
-            return Err(ehostunreach());
-        }
-        if let Some(g) = growth.take() {
-            growth = inner.grow_calls(g);
-        }
-        let Some(need) = inner.call_growth() else {
-            break inner;
-        };
+    let mut inner = server.inner.lock();
+    while inner.call_growth().is_some() {
         drop(inner);
-        drop(growth.take());
-        growth = Some(Growth::new(need)?);
-    };
+        grow(server)?;
+        inner = server.inner.lock();
+    }
+    if inner.closed || node.refuses(&mut inner) {
+        drop(inner);
+        return Err(ehostunreach());
+    }
     if let Err(e) = inner.charge_call(entry.account, from, server.id) {
         drop(inner);
         return Err(e);
@@ -663,6 +658,24 @@ pub(crate) fn link(entry: ListArc<Item<Call>>, from: &Peer) -> Result<(Woken, bo
         return Ok((push(entry, server, inner), false));
     }
     Ok((push(entry, server, inner), false))
+}
+
+/// Makes room for another request in the table of calls.
+#[cold]
+#[inline(never)]
+fn grow(server: &Peer) -> Result {
+    let Some(need) = server.inner.lock().call_growth() else {
+        return Ok(());
+    };
+    let growth = Growth::new(need)?;
+    let mut inner = server.inner.lock();
+    if inner.closed {
+        return Err(ehostunreach());
+    }
+    let rest = inner.grow_calls(growth);
+    drop(inner);
+    drop(rest);
+    Ok(())
 }
 
 #[inline(never)]
@@ -764,18 +777,24 @@ pub(crate) fn fail(call: &CallRef, error: Error) {
 /// EBUSY.
 #[inline(always)]
 pub(crate) fn take_token(server: &mut Inner, token: u64) -> Result<(CallRef, Option<Entry>)> {
-    match server.call(token) {
-        Some(CallEntry::Served(call)) if call.answering.load(Relaxed) => return Err(EBUSY),
-        Some(CallEntry::Served(_)) => (),
-        _ => return Err(ENXIO),
-    }
-    take_answered(server, token)
+    let entry = server.remove_call_if(token, |entry| match entry {
+        CallEntry::Served(call) if !call.answering.load(Relaxed) => Ok(()),
+        CallEntry::Served(_) => Err(EBUSY),
+        CallEntry::Made(_) => Err(ENXIO),
+    })?;
+    take(server, entry)
 }
 
 /// The same by who is about to answer.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn take_answered(server: &mut Inner, token: u64) -> Result<(CallRef, Option<Entry>)> {
-    let Some(CallEntry::Served(call)) = server.remove_call(token) else {
+    let entry = server.remove_call(token).ok_or(ENXIO)?;
+    take(server, entry)
+}
+
+#[inline(always)]
+fn take(server: &mut Inner, entry: CallEntry) -> Result<(CallRef, Option<Entry>)> {
+    let CallEntry::Served(call) = entry else {
         return Err(ENXIO);
     };
     let mut notice = None;

@@ -326,27 +326,48 @@ impl<T: Hashed> IdTable<T> {
         }
     }
 
+    #[inline]
     pub(crate) fn remove(&mut self, id: u64) -> Option<T> {
+        self.remove_if(id, |_| Ok(()))?.ok()
+    }
+
+    /// Removes a value if `may` says so, or returns its error; or `None` if it is not there.
+    #[inline(always)]
+    pub(crate) fn remove_if(
+        &mut self,
+        id: u64,
+        may: impl FnOnce(&T) -> Result,
+    ) -> Option<Result<T>> {
         let index = Self::index(id);
-        if let Some(hash) = self.get(id).filter(|_| T::HASHED).and_then(T::hash) {
-            self.unchain(index, hash);
+        let mut may = Some(may);
+        if T::HASHED {
+            let value = self.get(id)?;
+            if let Some(Err(e)) = may.take().map(|may| may(value)) {
+                return Some(Err(e));
+            }
+            if let Some(hash) = value.hash() {
+                self.unchain(index, hash);
+            }
         }
         let free = self.free;
         let slot = self.slot_mut(index)?;
         if slot.uses != (id >> 32) as u32 {
             return None;
         }
+        let value = slot.value.as_ref()?;
+        if let Some(Err(e)) = may.map(|may| may(value)) {
+            return Some(Err(e));
+        }
         let value = slot.value.take()?;
         // A slot that started over would give old ids again: it is retired.
-        let fresh = slot.uses != u32::MAX;
-        if fresh {
+        if slot.uses != u32::MAX {
             slot.uses += 1;
             slot.next = free;
             self.free = index;
             self.n_free += 1;
         }
         self.len -= 1;
-        Some(value)
+        Some(Ok(value))
     }
 
     /// Takes all values out, one after the other.

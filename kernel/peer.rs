@@ -241,6 +241,16 @@ impl Inner {
         self.calls.remove(id ^ self.call_key)
     }
 
+    /// The same if `may` says so, or its error. ENXIO.
+    #[inline(always)]
+    pub(crate) fn remove_call_if(
+        &mut self,
+        id: u64,
+        may: impl FnOnce(&CallEntry) -> Result,
+    ) -> Result<CallEntry> {
+        self.calls.remove_if(id ^ self.call_key, may).ok_or(ENXIO)?
+    }
+
     /// What is needed before a call can be added, and still each request in the queue.
     #[inline(always)]
     pub(crate) fn call_growth(&self) -> Option<Need> {
