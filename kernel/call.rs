@@ -400,6 +400,12 @@ impl Call {
         }
     }
 
+    /// Its request is in the server's queue.
+    #[inline]
+    pub(crate) fn is_queued(&self) -> bool {
+        self.place.load(Relaxed) == QUEUED
+    }
+
     /// As an item of a queue.
     pub(crate) fn ready(&self) -> Ready {
         if self.place.load(Relaxed) == QUEUED && self.node.is_dead() {
@@ -548,7 +554,7 @@ impl Call {
             REPLY => {
                 self.set_leaving(peer, false);
                 match self.message() {
-                    Some(message) => message.untake(peer),
+                    Some(message) => message.untake_reply(peer),
                     None => true,
                 }
             }

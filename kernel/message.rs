@@ -62,6 +62,12 @@ impl<'a> Kind<'a> {
         }
     }
 
+    /// A request that stands in the queue. Likewise.
+    #[inline]
+    pub(crate) fn is_request(self) -> bool {
+        matches!(self, Self::Call(c) if c.is_queued())
+    }
+
     /// Whether it may be received. With the lock of its home peer held.
     #[inline]
     pub(crate) fn ready(self) -> Ready {
@@ -460,6 +466,15 @@ impl Message {
     /// Takes back [`take`](Self::take). False if user space has freed the slice, though it was not told
     /// of it.
     pub(crate) fn untake(&self, peer: &mut Inner) -> bool {
+        let untaken = self.untake_reply(peer);
+        if untaken {
+            self.recharge(peer);
+        }
+        untaken
+    }
+
+    /// The same of the reply to a call, which is not charged by itself.
+    pub(crate) fn untake_reply(&self, peer: &mut Inner) -> bool {
         if let Some(slice) = self.slice() {
             if !peer.slices.is_users(slice.id) {
                 return false;
@@ -467,7 +482,6 @@ impl Message {
             peer.slices.set_users(slice.id, false);
             self.fate.store(SENT, Relaxed);
         }
-        self.recharge(peer);
         true
     }
 
@@ -659,6 +673,14 @@ impl Draft {
         // SAFETY: As in `fill`.
         let to = unsafe { core::slice::from_raw_parts_mut(place, payload.len().min(INLINE)) };
         read_inline(payload, to)
+    }
+
+    /// It could not be completed: nothing of it is to be seen.
+    pub(crate) fn clear_reply(&self) {
+        if let Some(slice) = self.0.slice() {
+            self.0.node.owner.zero(slice, self.len());
+        }
+        self.set_sent();
     }
 
     /// It is what its caller gets: what is left of the space goes back.

@@ -151,7 +151,11 @@ impl Pool {
         *charged += 1;
         for (at, page) in (index..).zip(self.backing.pages(order)?) {
             // Another sender may be first.
-            if self.places.get(at).is_some_and(|place| place.fill(page).is_ok()) {
+            if self
+                .places
+                .get(at)
+                .is_some_and(|place| place.fill(page).is_ok())
+            {
                 *charged -= 1;
                 Stat::PoolPages.add(1);
                 self.n_pages.add(1, ordering::Relaxed);
@@ -263,7 +267,13 @@ impl Pool {
             let at = offset + done;
             let (page, n_pages) = self.run(at / PAGE_SIZE..end)?;
             let n = (len - done).min(n_pages * PAGE_SIZE - at % PAGE_SIZE);
-            copy_to_pages(page, n_pages, at % PAGE_SIZE, n, from.wrapping_add(done as u64))?;
+            copy_to_pages(
+                page,
+                n_pages,
+                at % PAGE_SIZE,
+                n,
+                from.wrapping_add(done as u64),
+            )?;
             done += n;
         }
         Ok(())

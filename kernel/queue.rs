@@ -35,7 +35,7 @@
 //! [`Kind::ready`].
 
 use crate::abi;
-use crate::item::{AsDyn, Commit, DynItem, Entry, Item, Items, Ready, State, Tag};
+use crate::item::{AsDyn, Commit, DynItem, Entry, Item, Items, Ready, State};
 use core::mem;
 use kernel::list::{List, ListArc};
 use kernel::sync::{Arc, ArcBorrow};
@@ -355,7 +355,8 @@ impl Queue {
         for level in (0..LEVELS).rev() {
             let mut cursor = self.items[level].cursor_front();
             while let Some(peek) = cursor.peek_next() {
-                if peek.tag() != Tag::Call || peek.kind().ready() != Ready::Yes || !is(&peek) {
+                let kind = peek.kind();
+                if !kind.is_request() || kind.ready() != Ready::Yes || !is(&peek) {
                     cursor.move_next();
                     continue;
                 }
@@ -387,7 +388,7 @@ impl Queue {
                 let Some(peek) = cursor.peek_next() else {
                     break;
                 };
-                let is_request = peek.tag() == Tag::Call;
+                let is_request = peek.kind().is_request();
                 requests -= usize::from(is_request && requests > 0);
                 let looks = n > 0 || is_request;
                 n = n.saturating_sub(1);

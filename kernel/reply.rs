@@ -14,7 +14,7 @@ use crate::errno::{ecanceled, econnaborted};
 use crate::handle::Retired;
 use crate::inherit;
 use crate::item::Entry;
-use crate::message::INLINE;
+use crate::message::{Draft, INLINE};
 use crate::moving::Moving;
 use crate::object::note_all_passed;
 use crate::park::Waker;
@@ -392,22 +392,32 @@ fn fill(peer: &Arc<Peer>, call: &Call, load: &mut Load<'_>, payload: &Payload) -
     let mut moving = Moving::none();
     if has_draft {
         let draft = reply.draft.as_mut().ok_or(EMSGSIZE)?;
-        draft.fill_reply(payload)?;
-        let mut baggage = None;
-        if !load.files.is_empty() || load.body.is_some() {
-            baggage = Some(Baggage::new(&load.files, None, load.body)?);
-        }
-        moving = load.start_moves(peer)?;
-        load.announce(draft)?;
-        // Nothing fails from here on.
-        if let Some(baggage) = baggage {
-            draft.set_baggage(baggage);
-        }
-        draft.finish_reply();
+        moving = fill_draft(peer, draft, load, payload).inspect_err(|_| draft.clear_reply())?;
     } else {
         read_inline(payload, &mut inline[..payload.len()])?;
     }
     reply.has_draft = has_draft;
     reply.len = payload.len() as u32;
+    Ok(moving)
+}
+
+fn fill_draft(
+    peer: &Arc<Peer>,
+    draft: &mut Draft,
+    load: &Load<'_>,
+    payload: &Payload,
+) -> Result<Moving> {
+    draft.fill_reply(payload)?;
+    let mut baggage = None;
+    if !load.files.is_empty() || load.body.is_some() {
+        baggage = Some(Baggage::new(&load.files, None, load.body)?);
+    }
+    let moving = load.start_moves(peer)?;
+    load.announce(draft)?;
+    // Nothing fails from here on.
+    if let Some(baggage) = baggage {
+        draft.set_baggage(baggage);
+    }
+    draft.finish_reply();
     Ok(moving)
 }

@@ -515,7 +515,7 @@ fn take_large(peer: &Arc<Peer>, call: CallRef, waiting: &mut Waiting<'_>) -> Res
         if let Some(draft) = draft {
             let mut inner = peer.inner.lock();
             add_in_hand(Kind::Message(draft.get()), -1);
-            draft.get().untake(&mut inner);
+            draft.get().untake_reply(&mut inner);
         }
         keep_result(peer, &call);
         return Err(e);

@@ -18,7 +18,8 @@ struct calling {
 	struct bus1_msg msg;	/* what it got */
 	uint8_t *buf;
 	bool counts;		/* among peer->n_calling */
-	b1_outgoing out;	/* the request */
+	bool gives;		/* away what is in `out`, the request, if it succeeds */
+	b1_outgoing out;
 };
 
 int b1__call_options(b1_call_options *o, const b1_call_options *options, size_t size)
@@ -159,7 +160,9 @@ static __attribute__((noinline)) int start(struct calling *calling, b1_handle *t
 	if (was_sent(r) && atomic_load(&to->flags) & B1_HANDLE_ONCE)
 		b1__send_spend(&to, 1, &(int){ 0 });
 	free(load.allocated);
-	calling->out = load.out;
+	calling->gives = load.out.n_passes || load.out.flags;
+	if (calling->gives)
+		calling->out = load.out;
 	calling->id = cmd.id;
 	return r < 0 ? b1__call_explain(r, to, &load) : r;
 }
@@ -284,7 +287,7 @@ static int finish(struct calling *calling, b1_message **replyp)
 int b1_call_sized(b1_handle *to, const b1_outgoing *outgoing, size_t outgoing_size,
 		  const b1_call_options *options, size_t options_size, b1_message **replyp)
 {
-	struct calling calling = { .peer = to->peer };
+	struct calling calling;
 	uint64_t small[SMALL_BUF / 8];
 	b1_peer *peer = to->peer;
 	b1_call_options o;
@@ -301,6 +304,9 @@ int b1_call_sized(b1_handle *to, const b1_outgoing *outgoing, size_t outgoing_si
 	calling.buf = is_large ? malloc(BUF_SIZE) : (uint8_t *)small;
 	if (!calling.buf)
 		return -ENOMEM;
+	calling.peer = peer;
+	calling.id = 0;
+	calling.gives = false;
 	calling.flags = nested ? BUS1_CALL_NESTED : 0;
 	calling.counts = nested || o.reply_handles;
 	calling.recv = (struct bus1_cmd_recv){
@@ -313,6 +319,7 @@ int b1_call_sized(b1_handle *to, const b1_outgoing *outgoing, size_t outgoing_si
 		.buf_size = is_large ? BUF_SIZE : sizeof(small),
 	};
 
+	b1__reply_before_wait();
 	b1__hold(peer);
 	r = enter(&calling, o.reply_fds);
 	if (r >= 0) {
@@ -326,7 +333,7 @@ int b1_call_sized(b1_handle *to, const b1_outgoing *outgoing, size_t outgoing_si
 			r = finish(&calling, replyp);
 		leave(&calling);
 	}
-	if (r >= 0)
+	if (r >= 0 && calling.gives)
 		b1__outgoing_take(&calling.out);
 	b1__drop(peer);
 	if (is_large)

@@ -40,7 +40,9 @@ static int grow_buf(b1_peer *peer, uint32_t size)
 
 /*
  * Receive a batch, and give back what waits for that, in one command; and send `reply`
- * first, if there is one, in the same. There must be nothing ready. Unless
+ * first, if there is one, in the same: then it is one message, which the kernel does
+ * sooner, and a server seldom has more. It is one, too, if other threads wait for what
+ * this one receives, whom nothing wakes if it lies here. There must be nothing ready. Unless
  * BUS1_RECV_NONBLOCK is in `flags`, and there is no reply, the lock is let go meanwhile.
  * Returns 1 if something is ready now, 0 if nothing was there (in time), or -errno.
  * Locked.
@@ -50,6 +52,7 @@ static int receive(b1_peer *peer, uint64_t flags, uint64_t deadline, struct defe
 	uint64_t slices[SLICES_MAX], drops[DROPS_MAX];
 	struct bus1_cmd_reply both;
 	struct bus1_cmd_recv *cmd = &both.recv;
+	uint32_t max;
 	bool replies;
 	int r;
 
@@ -61,11 +64,11 @@ static int receive(b1_peer *peer, uint64_t flags, uint64_t deadline, struct defe
 			.buf = (uintptr_t)peer->buf,
 			.n_release = peer->n_slices,
 			.n_drop = peer->n_drops,
-			/* Who waits for what this thread receives is not woken by what lies here. */
-			.n_msgs = peer->n_polling ? 1 : BATCH,
+			.n_msgs = peer->n_polling || (reply && reply->token) ? 1 : BATCH,
 			.msg_size = sizeof(peer->ready[0]),
 			.buf_size = peer->buf_size,
 		};
+		max = cmd->n_msgs;
 		if (peer->n_slices) {
 			memcpy(slices, peer->slices, peer->n_slices * sizeof(slices[0]));
 			cmd->release = (uintptr_t)slices;
@@ -124,6 +127,7 @@ static int receive(b1_peer *peer, uint64_t flags, uint64_t deadline, struct defe
 	if (r < 0)
 		return r;
 	peer->ready_n = cmd->n_msgs;
+	peer->ready_all = cmd->n_msgs < max;
 	peer->ready_next = 0;
 	return cmd->n_msgs > 0;
 }
@@ -286,7 +290,7 @@ static bool want_more(const b1_peer *peer, int done, const struct deferred *repl
 	if (done == 0 || peer->n_slices > 0 || peer->n_drops > 0 || reply->token)
 		return true;
 	/* Nothing comes together with what is behind a notice of room or a request. */
-	return peer->ready_n == BATCH || peer->ready[peer->ready_n - 1].type == BUS1_MSG_WRITABLE ||
+	return !peer->ready_all || peer->ready[peer->ready_n - 1].type == BUS1_MSG_WRITABLE ||
 	       peer->ready[peer->ready_n - 1].type == BUS1_MSG_CALL;
 }
 
@@ -451,6 +455,7 @@ int b1_peer_wait(b1_peer *peer, uint64_t deadline)
 	if (r < 0)
 		return r;
 	none.token = 0;
+	b1__reply_before_wait();
 	b1_peer_ref(peer);
 	b1__lock(peer);
 	r = wait_for(peer, deadline, &none);
@@ -468,6 +473,7 @@ int b1_peer_run(b1_peer *peer, uint64_t deadline)
 	if (r < 0)
 		return r;
 	reply.token = 0;
+	b1__reply_before_wait();
 	b1_peer_ref(peer);
 	b1__lock(peer);
 	do {

@@ -90,6 +90,7 @@ struct b1_peer {
 	uint64_t drops[DROPS_MAX];
 
 	size_t ready_n, ready_next; /* received, and to be parsed next */
+	bool ready_all;		/* there were no more */
 	struct bus1_msg ready[BATCH];
 	uint8_t *buf;
 	uint32_t buf_size;
@@ -389,6 +390,8 @@ void b1__send_spend(b1_handle *const *to, size_t n, const int *errors);
 
 /* Send a reply that was to go with a receive, if there is one. Not locked. */
 void b1__reply_deferred(b1_peer *peer, struct deferred *deferred);
+/* This thread is about to wait, within callbacks: send those that they have deferred. */
+void b1__reply_before_wait(void);
 /* The fields of a reply that was to go with a receive. */
 void b1__reply_set(struct bus1_cmd_send *cmd, const struct deferred *deferred);
 /* End the call of a token without a reply. */

@@ -42,6 +42,16 @@ void b1__reply_deferred(b1_peer *peer, struct deferred *deferred)
 	deferred->token = 0;
 }
 
+/* Handlers that defer promise to return at once; who waits for the reply did not. */
+void b1__reply_before_wait(void)
+{
+	struct serving *serving;
+
+	for (serving = b1__serving; serving; serving = serving->up)
+		if (serving->deferred)
+			b1__reply_deferred(serving->message->peer, serving->deferred);
+}
+
 /*
  * To answer a request is first to claim it. 0; -EINVAL: it is none; -EALREADY: it was
  * answered; -EBUSY: it is just being. Locked.
@@ -77,28 +87,36 @@ static int unclaim(b1_message *request, int r)
  * Whether it can go with the next receive: it is small and plain, and this thread is
  * in the handler that it was received for, and has nothing else to send so.
  */
-static bool may_defer(b1_message *request, const b1_outgoing *out)
+static bool may_defer(b1_message *request, const b1_outgoing *out, size_t size)
 {
 	const struct serving *serving = b1__serving;
 
 	return serving && serving->message == request && serving->deferred &&
-	       !serving->deferred->token && out->flags == B1_REPLY_LAST && !out->n_iov &&
-	       !out->n_handles && !out->n_passes && !out->n_fds && !out->buffer &&
-	       out->size <= request->peer->max_inline;
+	       !serving->deferred->token && size == sizeof(*out) && out->flags == B1_REPLY_LAST &&
+	       !(out->n_iov | out->n_handles | out->n_passes | out->n_fds | out->priority |
+		 out->buffer_offset | out->buffer_size | out->deadline) &&
+	       !out->buffer && out->size <= request->peer->max_inline;
 }
 
-static void defer(b1_message *request, const b1_outgoing *out)
+static int defer(b1_message *request, const b1_outgoing *out)
 {
 	struct deferred *deferred = b1__serving->deferred;
+	int r;
 
+	b1__lock(request->peer);
+	r = claim(request);
+	if (r >= 0) {
+		request->replying = false;
+		b1__request_done(request);
+	}
+	b1__unlock(request->peer);
+	if (r < 0)
+		return r;
 	deferred->token = request->token;
 	deferred->size = out->size;
 	if (out->size)
 		memcpy(deferred->data, out->data, out->size);
-	b1__lock(request->peer);
-	request->replying = false;
-	b1__request_done(request);
-	b1__unlock(request->peer);
+	return 0;
 }
 
 /*
@@ -108,13 +126,16 @@ static void defer(b1_message *request, const b1_outgoing *out)
 static int reply(b1_message *request, const b1_outgoing *outgoing, size_t size, uint64_t flags)
 {
 	b1_peer *peer = request->peer;
-	struct bus1_cmd_reply cmd = { .flags = flags };
+	struct bus1_cmd_reply cmd;
 	struct load load;
 	int r;
 
 	r = b1__check(peer);
 	if (r < 0)
 		return r;
+	if (!flags && may_defer(request, outgoing, size))
+		return defer(request, outgoing);
+	cmd = (struct bus1_cmd_reply){ .flags = flags };
 	r = b1__load(&load, peer, &cmd.send, outgoing, size, B1_SEND_TAKE_FDS | B1_REPLY_LAST);
 	if (r < 0)
 		return r;
@@ -127,10 +148,6 @@ static int reply(b1_message *request, const b1_outgoing *outgoing, size_t size, 
 	if (r < 0) {
 		free(load.allocated);
 		return r;
-	}
-	if (!flags && may_defer(request, &load.out)) {
-		defer(request, &load.out);
-		return 0;
 	}
 	cmd.send.dest = request->token;
 	b1__load_move(&load, peer);

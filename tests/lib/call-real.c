@@ -163,40 +163,46 @@ static int never(b1_message *reply, int error, void *userdata)
 	FAIL("error %d", error);
 }
 
+/* A new one to the box of p. */
+static b1_handle *new_once(struct pair *p, b1_node **facetp)
+{
+	b1_handle *to = NULL;
+
+	OK(b1_node_new_facet(p->box.node, facetp, 9, B1_FACET_ONCE, NULL));
+	OK(b1_handle_transfer(b1_node_get_handle(*facetp), p->b, &to));
+	return to;
+}
+
 TEST("CALL-2 OBJ-9 LIB-4 a one-shot handle carries one call")
 {
 	struct test_thread thread;
-	b1_node *facet = NULL;
-	b1_handle *to = NULL;
+	b1_node *facets[2] = { NULL };
+	b1_handle *to;
 	b1_watch *watch;
 	struct pair p;
-	unsigned int i;
 
 	pair_init(&p);
-	for (i = 1; i <= 2; i++) {
-		OK(b1_node_new_facet(p.box.node, &facet, 9, B1_FACET_ONCE, NULL));
-		OK(b1_handle_transfer(b1_node_get_handle(facet), p.b, &to));
-		if (i == 1) {
-			test_start(&thread, once_run, to);
-		} else {
-			OK(b1_call_async(to, &(b1_outgoing){ 0 }, NULL, &watch, never, NULL));
-			CHECK(b1_handle_is_dead(to));
-			b1_watch_free(watch);
-			/* One that was not received may have been withdrawn: it is used up all the same. */
-			ERR(b1_call(to, &(b1_outgoing){ 0 }, NULL, NULL), EHOSTUNREACH);
-			drain(p.a);
-			b1_handle_unref(to);
-			b1_node_unref(facet);
-			break;
-		}
-		process_until(p.a, &p.box.n_messages, i);
-		EQ(b1_message_get_badge(p.box.last), 9);
-		OK(b1_message_reply_bytes(p.box.last, "x", 1));
-		test_join(&thread);
-		b1_handle_unref(to);
-		b1_node_unref(facet);
-	}
+	to = new_once(&p, &facets[0]);
+	test_start(&thread, once_run, to);
+	process_until(p.a, &p.box.n_messages, 1);
+	EQ(b1_message_get_badge(p.box.last), 9);
+	OK(b1_message_reply_bytes(p.box.last, "x", 1));
+	test_join(&thread);
+	b1_handle_unref(to);
 	box_empty(&p.box);
+
+	to = new_once(&p, &facets[1]);
+	OK(b1_call_async(to, &(b1_outgoing){ 0 }, NULL, &watch, never, NULL));
+	CHECK(b1_handle_is_dead(to));
+	/* Nobody has seen it: the handle is used up all the same. */
+	b1_watch_free(watch);
+	EQ(p.box.n_messages, 1);
+	ERR(b1_call(to, &(b1_outgoing){ 0 }, NULL, NULL), EHOSTUNREACH);
+	b1_handle_unref(to);
+	drain(p.a);
+	EQ(p.box.n_messages, 1);
+	b1_node_unref(facets[0]);
+	b1_node_unref(facets[1]);
 	pair_deinit(&p);
 }
 

@@ -15,5 +15,9 @@ int use_header(b1_peer *peer, b1_handle *handle)
 	outgoing.size = 5;
 	if (b1_node_new(peer, &node, NULL, NULL) < 0)
 		return 1;
+	if (b1_call(handle, &outgoing, NULL, &message) < 0 ||
+	    b1_call_async(handle, &outgoing, NULL, &watch, NULL, NULL) < 0 ||
+	    b1_message_reply(message, &outgoing) < 0)
+		return 1;
 	return b1_send(handle, &outgoing) < 0 || b1_multicast(&handle, 1, &outgoing, NULL) < 0;
 }

@@ -238,6 +238,56 @@ TEST("CALL-5 LIB-4 who serves a request elsewhere says so, and what was answered
 	b1_node_unref(back_node);
 }
 
+/* One that says that it is done, and then waits for the one who waits for that. */
+static int not_last(b1_node *node, b1_message *message, void *userdata)
+{
+	b1_handle *back = b1_message_get_handle(message, 0);
+	b1_message *reply = NULL;
+
+	back = b1_handle_ref(back);
+	OK(b1_message_reply(message, &(b1_outgoing){ .flags = B1_REPLY_LAST }));
+	OK(b1_call(back, &(b1_outgoing){ 0 }, &(b1_call_options){ .deadline = test_deadline(30) }, &reply));
+	b1_message_unref(reply);
+	b1_handle_unref(back);
+	return -ECANCELED;
+}
+
+static int say_yes(b1_node *node, b1_message *message, void *userdata)
+{
+	++*(unsigned int *)userdata;
+	return b1_message_reply_bytes(message, "yes", 3);
+}
+
+static void run_until_told(void *arg)
+{
+	ERR(b1_peer_run(arg, UINT64_MAX), ECANCELED);
+}
+
+TEST("CALL-1 LIB-4 a reply that may go with the next receive is not held back by a call")
+{
+	b1_peer *client = new_peer(), *server = new_peer();
+	b1_node *node = NULL, *back = NULL;
+	b1_handle *to = NULL, *to_back;
+	struct test_thread thread;
+	unsigned int n = 0;
+
+	OK(b1_node_new(server, &node, not_last, NULL));
+	OK(b1_node_new(client, &back, say_yes, &n));
+	OK(b1_handle_transfer(b1_node_get_handle(node), client, &to));
+	to_back = b1_node_get_handle(back);
+	test_start(&thread, run_until_told, server);
+	OK(b1_call(to, &(b1_outgoing){ .handles = &to_back, .n_handles = 1 },
+		   &(b1_call_options){ .deadline = test_deadline(30) }, NULL));
+	process_until(client, &n, 1);
+	test_join(&thread);
+	drain(server);
+	b1_handle_unref(to);
+	b1_peer_unref(client);
+	b1_peer_unref(server);
+	b1_node_unref(node);
+	b1_node_unref(back);
+}
+
 /*
  * What is brought, and taken away
  */
@@ -249,11 +299,6 @@ static int give_back(b1_node *node, b1_message *message, void *userdata)
 	/* If it is too much it is left unanswered. */
 	b1_message_reply(message, &(b1_outgoing){ .handles = &handle, .n_handles = handle ? 1 : 0 });
 	return 0;
-}
-
-static void run_until_told(void *arg)
-{
-	b1_peer_run(arg, UINT64_MAX);
 }
 
 static int say_stop(b1_node *node, b1_message *message, void *userdata)

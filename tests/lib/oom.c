@@ -158,6 +158,6 @@ TEST("LIB-1 ABI-2 CALL-2 out of memory: calls, requests and replies")
 	}
 	drain(p.b);
 	EQ(n_over, 3);
-	GT(n_failed, 8);
+	GT(n_failed, 6);
 	pair_deinit(&p);
 }

@@ -22,6 +22,7 @@ names=(
     "OBJ-10 OBJ-13 LIB-2 hello says what it should"
     "OBJ-5 OBJ-6 OBJ-8 OBJ-12 LIB-2 sandbox says what it should"
     "RES-4 LIB-2 backpressure says what it should"
+    "CALL-1 LIB-4 call says what it should"
     "LIB-2 the demo finds nothing wrong"
 )
 
@@ -137,11 +138,20 @@ test_backpressure() {
 consumer: 500 blocks received, in a pool of 16' ] || wrong "it said something else"
 }
 
+test_call() {
+    run : call || { wrong "exit status $?"; return 1; }
+    [ "$(<"$log")" = 'the sum is 40
+org.example.Counter.Error.NoNumber: I can only add numbers
+I need not wait
+later, the sum is 42
+the counter has ended, as nobody has it any more' ] || wrong "it said something else"
+}
+
 test_demo() {
     BUS1_BENCH=true run : "$here/../../demo" || wrong "exit status $?"
 }
 
-tests=(test_sums test_unused test_server_killed test_counter_killed test_odd test_hello test_sandbox test_backpressure test_demo)
+tests=(test_sums test_unused test_server_killed test_counter_killed test_odd test_hello test_sandbox test_backpressure test_call test_demo)
 
 if [ "${1-}" = --list ]; then
     printf '%s\n' "${names[@]}"
