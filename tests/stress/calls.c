@@ -93,8 +93,7 @@ static bool answer_ask(struct worker *w, u64 token, const struct ask *ask)
 		fill(w->data, ask->reply_len, ask->seed);
 		r = answer(&w->self->p, token, w->data, ask->reply_len);
 	}
-	/* A signal may come while memory is brought in. */
-	if (r && r != -ECANCELED && r != -EINTR)
+	if (r && r != -ECANCELED)
 		FAIL("a reply: %s", strerrorname_np(-r));
 	return !r;
 }
@@ -110,7 +109,6 @@ static void use_leases(struct worker *w, u64 token, const struct ask *ask)
 		return;
 	/* Its caller knows what it may find there: its seed. */
 	r = lease(&w->self->p, token, BUS1_LEASE_READ, 0, at, w->check, 100);
-	/* A signal may come while memory is brought in. */
 	if (r && r != -ECANCELED && r != -EINTR)
 		FAIL("a lease: %s", strerrorname_np(-r));
 	if (!r) {
