@@ -419,10 +419,10 @@ impl Call {
     }
 
     /// Its bytes in a receiver's buf[], at most.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn needed(&self) -> usize {
         match self.request() {
-            None => (self.len as usize).next_multiple_of(8),
+            None => INLINE,
             Some(draft) => most_in_buf(draft.get()),
         }
     }

@@ -66,6 +66,7 @@ pub(crate) struct Cursor {
 pub(crate) fn add_in_hand(kind: Kind<'_>, n: i64) {
     match kind {
         Kind::Message(m) if m.is_plain() => (),
+        Kind::Message(m) => m.passed().add_in_hand(n),
         _ => add_more_in_hand(kind, n),
     }
 }

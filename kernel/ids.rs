@@ -316,6 +316,7 @@ impl<T: Hashed> IdTable<T> {
     }
 
     /// Gives a value a new id, with the same index. False if there is no id left with that.
+    #[inline(always)]
     pub(crate) fn renew(&mut self, id: u64) -> bool {
         match self.slot_mut(Self::index(id)) {
             Some(slot) if slot.uses != u32::MAX => {

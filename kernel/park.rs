@@ -186,7 +186,7 @@ impl Parked {
     /// # Safety
     ///
     /// It is in the list.
-    #[inline]
+    #[inline(always)]
     unsafe fn unlink(&self, receiver: *mut Receiver) -> Option<Waker> {
         // SAFETY: By the caller: what is in the list is there, under the lock.
         unsafe {
@@ -220,7 +220,7 @@ impl Parked {
 
     /// Takes the thread out that has come last, and gives it what `make` makes, if that needs no more
     /// room than it has.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn give(
         &self,
         inner: &mut Inner,

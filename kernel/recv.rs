@@ -26,6 +26,7 @@ use crate::park::{Receiver, Waker};
 use crate::peer::{Inner, Object, Peer};
 use crate::trace;
 use crate::user::{self, Several};
+use core::mem::ManuallyDrop;
 use kernel::list::{List, ListArc};
 use kernel::prelude::*;
 use kernel::sync::atomic::ordering::Relaxed;
@@ -128,9 +129,15 @@ impl GiveBack {
         Self::read(peer, call)
     }
 
+    /// The same, not in line.
+    #[inline(never)]
+    pub(crate) fn of_call(peer: &Arc<Peer>, call: &Receive<'_>) -> Result<Self> {
+        Self::of(peer, call)
+    }
+
     /// Reads the ids if there are few, or else gives all of them back. The caller's counts of them
     /// become 0: it must not happen twice.
-    #[inline]
+    #[inline(always)]
     fn read(peer: &Arc<Peer>, call: &Receive<'_>) -> Result<Self> {
         let (n_release, n_drop) = (call.cmd.n_release, call.cmd.n_drop);
         if n_release > 1 || n_drop > 1 || call.cmd.n_msgs == 0 {
@@ -221,8 +228,8 @@ pub(crate) trait Before {
     fn next(&mut self) -> Option<Waker>;
 }
 
-/// Gives back.
-struct Back(GiveBack, Option<Retired>);
+/// Gives back. What is retired by that is dropped by `done`, which follows in any case.
+struct Back(GiveBack, ManuallyDrop<Option<Retired>>);
 
 impl Before for Back {
     #[inline(always)]
@@ -256,7 +263,12 @@ pub(crate) fn recv(peer: &Arc<Peer>, call: &mut Receive<'_>, nonblock: bool) -> 
     if call.cmd.n_msgs == 0 {
         return Ok(());
     }
-    receive(peer, call, nonblock, &mut Back(back, None))
+    receive(
+        peer,
+        call,
+        nonblock,
+        &mut Back(back, ManuallyDrop::new(None)),
+    )
 }
 
 /// Receives, after something else.

@@ -171,7 +171,7 @@ fn start(call: &CallRef, woken: Woken, given: bool) -> Option<Waker> {
 #[inline(never)]
 fn give_back_and_find(peer: &Arc<Peer>, cmd: &mut bus1_cmd_call, arg: UserPtr) -> Result<Target> {
     let dest = cmd.send.dest;
-    let back = GiveBack::of(peer, &Waiting::new(cmd, arg).receive)?;
+    let back = GiveBack::of_call(peer, &Waiting::new(cmd, arg).receive)?;
     let mut retired = None;
     let mut inner = peer.inner.lock();
     if let Err(e) = back.apply(peer, &mut inner, &mut retired) {
@@ -552,7 +552,7 @@ pub(crate) fn resume(
     next: Option<Waker>,
     mut waiting: Waiting<'_>,
 ) -> Result {
-    let back = GiveBack::of(peer, &waiting.receive)?;
+    let back = GiveBack::of_call(peer, &waiting.receive)?;
     let mut retired = None;
     let mut inner = peer.inner.lock();
     let found = match inner.call(id) {
