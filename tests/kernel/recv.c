@@ -374,15 +374,11 @@ TEST("MSG-10 a receive that faults loses nothing")
 		cmd = good;
 		cmd.n_msgs = 3;
 		ERR(recv_cmd(&a, read_only(&cmd, sizeof(cmd))), EFAULT);
-		cmd = good;
-		ERR(recv_cmd(&a, read_only(&cmd, sizeof(cmd))), EFAULT);
 		/* A drop, too, takes nothing off that it can not tell of. */
 		cmd = (struct bus1_cmd_recv){
 			.flags = BUS1_RECV_NONBLOCK | BUS1_RECV_DROP, .msgs = PTR(half_msgs),
 			.n_msgs = 1, .msg_size = sizeof(m[0]) };
 		ERR(recv_cmd(&a, &cmd), EFAULT);
-		cmd.msgs = PTR(m);
-		ERR(recv_cmd(&a, read_only(&cmd, sizeof(cmd))), EFAULT);
 		SAME_INFO(&a, &before);
 		NOTHING(&b);		/* the queue still holds its node */
 	}
