@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! bus1: capability-based IPC. See bus1(7) for what it does, docs/design.md for why it is built
-//! so. `bridge.c` holds the device, `backing.c` the shrinker and `handoff.c` sleep; everything from the parsing of
-//! commands on is here.
+//! so. `bridge.c` holds the device, `backing.c` the shrinker, `handoff.c` how threads sleep and wake;
+//! everything from the parsing of commands on is here.
 //!
 //! Each file knows only those above it:
 //!
