@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 
 //! bus1: capability-based IPC. See bus1(7) for what it does, docs/design.md for why it is built
-//! so. `bridge.c` holds the device and `backing.c` the shrinker; everything from the parsing of
-//! commands on is here.
+//! so. `bridge.c` holds the device, `backing.c` the shrinker, `handoff.c` how threads sleep and wake;
+//! everything from the parsing of commands on is here.
 //!
 //! Each file knows only those above it:
 //!
@@ -13,7 +13,8 @@
 //! | `quota`, `limits` | how senders share a receiver; what users may have |
 //! | `backing`, `pool`, `baggage` | the memory of a pool and its pages; files, stamps, where a body is |
 //! | `memfd`, `node`, `handle`, `message`, `peer`, `room`, `reclaim`, `moving`, `spare` | what a buffer has, the objects, the peer that ties them together, who waits for room there, idle pages of its pool, counts on their way out, memory for the next message |
-//! | `object`, `export`, `buffer`, `send`, `describe`, `recv` | the commands, and how what is received is described |
+//! | `park`, `call`, `inherit`, `lease` | threads that wait at a peer; a call, whom it raises, and what it lends |
+//! | `object`, `export`, `buffer`, `send`, `describe`, `recv`, `request`, `reply` | the commands, and how what is received is described |
 //! | `trace`, `fdinfo` | how all of this is watched: the tracepoints, which others fire, and what `/proc` shows |
 //! | `command` | the table of commands, and the entry points that C calls |
 //!
