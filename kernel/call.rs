@@ -835,6 +835,9 @@ pub(crate) fn withdraw(call: &CallRef) {
         _ => (),
     }
     server.unlock_room(inner);
+    if let Some(entry) = &entry {
+        trace::dropped(entry, abi::BUS1_WHY_WITHDRAWN);
+    }
     drop((entry, draft));
     woken.wake();
     inherit::end(call);

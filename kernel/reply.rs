@@ -255,7 +255,11 @@ fn reply_any(peer: &Arc<Peer>, cmd: &mut bus1_cmd_reply, arg: UserPtr, nonblock:
         if cmd.flags & DROP != 0 {
             drop_token(peer, token)?;
         } else {
-            next = answer(peer, cmd, token)?;
+            next = answer(peer, cmd, token).inspect_err(|e| {
+                if *e == ecanceled() {
+                    used_up(arg);
+                }
+            })?;
         }
     }
     let (id, n_msgs) = (cmd.id, cmd.recv.n_msgs);

@@ -536,7 +536,7 @@ struct bus1_msg {
 	__u64 body_offset;	/* bytes, with BUS1_MSG_F_BODY or _MEMFD */
 	__u64 body_len;		/* likewise */
 	__u64 token;		/* of BUS1_MSG_CALL */
-	__u64 chain;		/* likewise */
+	__u64 chain;		/* of what belongs to a call */
 	__s32 error;		/* errno, positive, of BUS1_MSG_REPLY; 0: none */
 	__u32 n_leases;		/* of BUS1_MSG_CALL */
 };
@@ -768,8 +768,8 @@ struct bus1_cmd_call {
  *
  * ENXIO      send.dest is no token, or was answered; `id` as of BUS1_CMD_CALL
  * EBUSY      another thread is just about to answer that
- * ECANCELED  the caller has left: the reply went nowhere, the token is gone, and
- *            nothing was received (what was to be given back is, if n_release and
+ * ECANCELED  the caller has left: the reply went nowhere, the token is gone (and
+ *            send.dest set to 0), and nothing was received (what was to be given back is, if n_release and
  *            n_drop are 0)
  * EMSGSIZE   the reply is more than the caller has set aside for it (bytes,
  *            handles or files): answer with less
