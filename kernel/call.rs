@@ -139,8 +139,8 @@ pub(crate) struct Call {
     pub(crate) place: Atomic<i8>,
     /// The thread of the server's that was raised to the caller's priority: of `inherit.rs`.
     pub(crate) raised: Atomic<usize>,
-    /// See [`may_leave`](Self::may_leave).
-    leaving: Atomic<bool>,
+    /// See [`set_taken`](Self::set_taken).
+    taken: Atomic<bool>,
     /// A lease of it was of memory that is not there.
     pub(crate) fault: Atomic<bool>,
     /// The request is in the call itself.
@@ -244,7 +244,8 @@ impl NewCall {
             Some(parent) => (parent.chain, parent.depth + 1),
             None => (LAST_CHAIN.fetch_add(1, Relaxed) + 1, 0),
         };
-        let outcome = if terms.is_async { AWAY } else { WAITING };
+        let is_async = terms.is_async;
+        let outcome = if is_async { AWAY } else { WAITING };
         let call = memory.pin_init_with(Item::new(try_pin_init!(Call {
             caller: caller.clone(),
             node,
@@ -258,7 +259,7 @@ impl NewCall {
             answering: Atomic::new(false),
             place: Atomic::new(NEW),
             raised: Atomic::new(0),
-            leaving: Atomic::new(false),
+            taken: Atomic::new(!is_async),
             fault: Atomic::new(false),
             is_small,
             len: len as u32,
@@ -518,13 +519,16 @@ impl Call {
         }
     }
 
-    /// Its caller may leave it: nobody waits for it, is just leaving it, or receives the result. With the caller's lock held.
+    /// It can be waited for, or left, by its id: no thread waits for it, has its result or is just leaving
+    /// it. With the caller's lock held.
     pub(crate) fn may_leave(&self) -> bool {
-        matches!(self.state(), AWAY | DONE) && !self.leaving.load(Relaxed)
+        matches!(self.state(), AWAY | DONE) && !self.taken.load(Relaxed)
     }
 
-    pub(crate) fn set_leaving(&self, _caller: &mut Inner, leaving: bool) {
-        self.leaving.store(leaving, Relaxed);
+    /// A thread takes it, or does not have it any more: so one gets the result. With the caller's lock
+    /// held.
+    pub(crate) fn set_taken(&self, _caller: &mut Inner, taken: bool) {
+        self.taken.store(taken, Relaxed);
     }
 
     /// It stands in its caller's queue, or in the hand of a receiver. With the caller's lock held.
@@ -555,7 +559,7 @@ impl Call {
                 true
             }
             REPLY => {
-                self.set_leaving(peer, false);
+                self.set_taken(peer, false);
                 match self.message() {
                     Some(message) => message.untake_reply(peer),
                     None => true,

@@ -370,7 +370,7 @@ impl Taken {
             }
             NOTICE => call.place.store(TOLD, Relaxed),
             _ => {
-                call.set_leaving(inner, true);
+                call.set_taken(inner, true);
                 if let Some(message) = call.message() {
                     message.take(inner);
                 }

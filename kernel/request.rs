@@ -410,6 +410,7 @@ fn disturbed(
                 Ok(()) => {
                     if call.go_away() {
                         call.set_lending(false);
+                        call.set_taken(&mut peer.inner.lock(), false);
                         return Some(Err(ERESTARTSYS));
                     }
                     return None;
@@ -457,6 +458,8 @@ fn tell_nested(
     let told = recv::tell_request(peer, &mut waiting.receive, &nested)
         .and_then(|()| user::put_u64(waiting.id, call.id.load(Relaxed)));
     let Err(e) = told else {
+        // Whoever serves it comes back.
+        call.set_taken(&mut peer.inner.lock(), false);
         return Ok(());
     };
     unserve(peer, &nested);
@@ -564,6 +567,7 @@ pub(crate) fn resume(
             return Err(ENXIO);
         }
         back.apply(peer, &mut inner, &mut retired)?;
+        call.set_taken(&mut inner, true);
         let nested = next_nested(&mut inner, &call);
         if nested.is_some() {
             return Ok((call, nested));
@@ -625,12 +629,12 @@ pub(crate) fn cancel(peer: &Arc<Peer>, cmd: &bus1_cmd_ids) -> Result {
                 break;
             }
         };
-        call.set_leaving(&mut inner, true);
+        call.set_taken(&mut inner, true);
         // Within the room there is.
         let _ = calls.push_within_capacity(call);
     }
     for call in &calls {
-        call.set_leaving(&mut inner, false);
+        call.set_taken(&mut inner, false);
         if !ok {
             continue;
         }

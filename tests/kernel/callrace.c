@@ -553,6 +553,61 @@ TEST_TIMEOUT("CALL-5 a call back against the outer reply", 120)
 	race_end(&d.r);
 }
 
+static void other_waits(struct race *r)
+{
+	r->result = call_make(&d.c);
+}
+
+TEST_TIMEOUT("CALL-5 CALL-2 two threads wait for one call by its id, and one gets the result", 120)
+{
+	u64 na, to_a;
+
+	race_start(&d.r, other_waits, 1000);
+	pools();
+	na = node_new(&d.r.a, 9);
+	to_a = grant(&d.r.a, na, &d.r.b);
+	for (u32 i = 0; i < d.r.rounds; i++) {
+		struct bus1_cmd_call back = { .send = { .dest = to_a }, .cookie = i };
+		struct call outer, mine;
+		u64 token;
+		int r;
+
+		call_init_str(&outer, &d.r.a, d.r.to_b, "x");
+		outer.cmd.flags = BUS1_CALL_NESTED;
+		outer.cmd.reply_size = LARGE;
+		call_start(&outer);
+		token = GOT_CALL(&d.r.b, d.r.nb, "x");
+		back.parent = token;
+		OK(call_async_cmd(&d.r.b, &back));
+		OK(call_join(&outer));
+		EQ(outer.in.m.type, BUS1_MSG_CALL);
+		OK(answer_str(&d.r.a, outer.in.m.token, "back"));
+		GOT_REPLY(&d.r.b, back.id, i, "back");
+		/* There is a result, or will be in a moment. */
+		if (i & 1)
+			OK(answer(&d.r.b, token, d.data, LARGE));
+		for (int k = 0; k < 2; k++) {
+			struct call *c = k ? &mine : &d.c;
+
+			call_init(c, &d.r.a, 0, NULL, 0);
+			c->cmd.id = outer.cmd.id;
+			c->cmd.reply_size = LARGE;
+			c->cmd.recv.deadline = test_deadline(20);
+		}
+		race_go(&d.r);
+		if (!(i & 1))
+			OK(answer(&d.r.b, token, d.data, LARGE));
+		r = call_make(&mine);
+		race_meet(&d.r);
+		ERR(r ?: d.r.result, ENXIO);
+		OK(r ? d.r.result : r);
+		OK(slice_release(&d.r.a, (r ? &d.c : &mine)->in.m.slice));
+		EQ(peer_info(&d.r.a).pool_used, 0);
+		EQ(peer_info(&d.r.a).n_calls, 0);
+	}
+	race_end(&d.r);
+}
+
 TEST_TIMEOUT("CALL-4 SIGKILL of the caller against the reply", 120)
 {
 	struct pair w = pair_new();
