@@ -156,8 +156,7 @@ void bus1_wake_one(struct wait_queue_head *wait);
  */
 int bus1_wait_for(struct wait_queue_head *wait, const bool *flag,
 		  __u64 deadline);
-/* A reference to the current thread; another one; and to give one back. */
-struct task_struct *bus1_task_get(void);
+/* Another reference to a thread, and to give one back. */
 void bus1_task_ref(struct task_struct *task);
 void bus1_task_put(struct task_struct *task);
 /* Wake a thread in bus1_sleep(); gives the reference back. No lock is held. */

@@ -32,7 +32,7 @@
 //! The table of calls has a free slot for each request in the queue, made by who sends it, so that
 //! receiving one takes no memory.
 
-use crate::abi;
+use crate::abi::{self, bus1_cmd_call};
 use crate::describe::most_in_buf;
 use crate::errno::{econnaborted, econnreset, ehostunreach};
 use crate::ids::{Growth, Hashed};
@@ -117,6 +117,25 @@ pub(crate) struct Terms {
     /// Of the caller's buf[], for a nested request.
     pub(crate) room: u32,
     pub(crate) most: Most,
+}
+
+impl Terms {
+    /// Of a command that was checked.
+    #[inline(always)]
+    fn of(cmd: &bus1_cmd_call) -> Self {
+        Self {
+            cookie: cmd.cookie,
+            priority: cmd.send.priority as u8,
+            is_async: cmd.flags & u64::from(abi::BUS1_CALL_ASYNC) != 0,
+            nests: cmd.flags & u64::from(abi::BUS1_CALL_NESTED) != 0,
+            room: cmd.recv.buf_size,
+            most: Most {
+                len: cmd.reply_size.max(INLINE as u64) as u32,
+                handles: cmd.reply_handles as u8,
+                files: cmd.reply_fds as u8,
+            },
+        }
+    }
 }
 
 #[pin_data(PinnedDrop)]
@@ -225,10 +244,11 @@ impl NewCall {
         account: AccountRef,
         len: usize,
         is_small: bool,
-        terms: Terms,
+        cmd: &bus1_cmd_call,
         parent: Option<CallRef>,
         leases: Option<Pin<KBox<Leases>>>,
     ) -> Result<Self> {
+        let terms = Terms::of(cmd);
         let (n_messages, n_files) = (1 + usize::from(terms.most.handles), terms.most.files.into());
         let user = caller.user;
         user.charge(Limit::Messages, n_messages)?;

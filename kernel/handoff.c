@@ -24,11 +24,6 @@ static bool handoff = true;
 module_param(handoff, bool, 0644);
 MODULE_PARM_DESC(handoff, "hand the CPU over with a call and with its reply");
 
-struct task_struct *bus1_task_get(void)
-{
-	return get_task_struct(current);
-}
-
 void bus1_task_ref(struct task_struct *task)
 {
 	get_task_struct(task);

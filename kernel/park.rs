@@ -14,8 +14,10 @@ use crate::call::{Call, CallRef};
 use crate::item::Item;
 use crate::peer::Inner;
 use core::ptr::{self, NonNull};
+use kernel::bindings;
 use kernel::prelude::*;
 use kernel::sync::atomic::{ordering, Atomic};
+use kernel::task::Task;
 
 /// A thread that is to be woken; a reference to it. Not to be dropped unused but where the thread
 /// does not sleep.
@@ -28,8 +30,10 @@ impl Waker {
     /// The current thread.
     #[inline]
     pub(crate) fn current() -> Option<Self> {
-        // SAFETY: Always allowed. The reference is ours.
-        NonNull::new(unsafe { abi::bus1_task_get() }).map(Self)
+        let task = Task::current_raw();
+        // SAFETY: The current thread is there. The reference is ours.
+        unsafe { bindings::get_task_struct(task) };
+        NonNull::new(task.cast()).map(Self)
     }
 
     /// From [`into_raw`](Self::into_raw), or null.
@@ -81,7 +85,10 @@ pub(crate) fn sleep(word: &Atomic<u32>, value: u32, deadline: u64, next: Option<
     let next = next.map_or(ptr::null_mut(), Waker::into_raw);
     let word = ptr::from_ref(word).cast::<u32>();
     // SAFETY: An atomic has the layout of what it is made of; the reference to `next` is given over.
-    kernel::error::to_result(unsafe { abi::bus1_sleep(word, value, deadline, next) })
+    match unsafe { abi::bus1_sleep(word, value, deadline, next) } {
+        0 => Ok(()),
+        e => Err(Error::from_errno(e)),
+    }
 }
 
 /// What a receiver finds when it is awake.

@@ -246,8 +246,8 @@ impl Before for Back {
 
     #[inline(always)]
     fn done(&mut self, _peer: &Peer, _parked: bool) {
-        if let Some(retired) = self.1.take() {
-            drop(retired);
+        if self.1.is_some() {
+            drop(self.1.take());
         }
     }
 

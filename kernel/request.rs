@@ -5,8 +5,7 @@
 use crate::abi::{self, bus1_cmd_call, bus1_cmd_ids, bus1_handle, bus1_msg};
 use crate::bridge;
 use crate::call::{
-    self, push_reply, unserve, withdraw, Call, CallEntry, CallRef, Most, NewCall, Terms, AWAY,
-    DONE, WAITING,
+    self, push_reply, unserve, withdraw, Call, CallEntry, CallRef, NewCall, AWAY, DONE, WAITING,
 };
 use crate::describe::{add_in_hand, describe_reply, Cursor, Receive};
 use crate::errno::eloop;
@@ -105,22 +104,6 @@ fn is_small(cmd: &bus1_cmd_call) -> bool {
         && is_common(send)
 }
 
-#[inline(always)]
-fn terms(cmd: &bus1_cmd_call) -> Terms {
-    Terms {
-        cookie: cmd.cookie,
-        priority: cmd.send.priority as u8,
-        is_async: cmd.flags & ASYNC != 0,
-        nests: cmd.flags & NESTED != 0,
-        room: cmd.recv.buf_size,
-        most: Most {
-            len: cmd.reply_size.max(INLINE as u64) as u32,
-            handles: cmd.reply_handles as u8,
-            files: cmd.reply_fds as u8,
-        },
-    }
-}
-
 /// Where a thread that waits for a call finds what it waits for.
 pub(crate) struct Waiting<'a> {
     pub(crate) receive: Receive<'a>,
@@ -149,7 +132,7 @@ pub(crate) fn call(peer: &Arc<Peer>, cmd: &mut bus1_cmd_call, arg: UserPtr) -> R
         return call_to(peer, to, cmd, arg);
     }
     let len = cmd.send.len as usize;
-    let mut new = NewCall::new(peer, to.node, to.account, len, true, terms(cmd), None, None)?;
+    let mut new = NewCall::new(peer, to.node, to.account, len, true, cmd, None, None)?;
     copy_in(new.inline(), cmd.send.data)?;
     let (entry, call) = new.share();
     let (woken, given) = call::link(entry, peer)?;
@@ -301,7 +284,7 @@ fn make(
         account,
         len,
         request.is_none(),
-        terms(cmd),
+        cmd,
         parent,
         leases,
     )?;
