@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* What things take of the kernel's memory: the table of bus1(7), which limits are to be set by. */
-#include "raw.h"
+#include "call.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -129,6 +129,12 @@ TEST("RES-3 things take as much of the kernel's memory as bus1(7) says")
 	MADE("messages with a stamp", MANY, 264 + 136,
 		for (i = 0; i < MANY; i++)
 			OK(send_data(&b, to_stamped, NULL, 0));
+	);
+	EQ(drain(&a), MANY);
+	/* The slot of its token is there before it is received. */
+	MADE("calls", MANY, 512 + 2 * 32,
+		for (i = 0; i < MANY; i++)
+			call_async(&b, dest, "x", i);
 	);
 	EQ(drain(&a), MANY);
 	for (i = 0; i < PEERS; i++)
