@@ -49,6 +49,18 @@ void bus1_task_wake(struct task_struct *task)
 	bus1_wake_flags(task, BUS1_WF_SYNC);
 }
 
+/*
+ * The other runs here, as soon as this thread sleeps, which it is about to do.
+ * Said beforehand that saves the scheduler to find out whether the other should
+ * preempt it, and to look at the clock once more: a fifth of the instructions
+ * of a small call.
+ */
+static __always_inline void bus1_hand_over(struct task_struct *next)
+{
+	set_tsk_need_resched(current);
+	bus1_wake_flags(next, BUS1_WF_SYNC | BUS1_WF_CURRENT_CPU);
+}
+
 /* In line: the common sleep has no timer. */
 static __always_inline int bus1_sleep_until(const u32 *word, u32 value,
 					    u64 deadline)
@@ -79,9 +91,10 @@ int bus1_sleep(const __u32 *word, __u32 value, __u64 deadline,
 
 	/* Before the other is woken: then it finds this CPU free. */
 	set_current_state(TASK_INTERRUPTIBLE | TASK_FREEZABLE);
-	if (next)
-		bus1_wake_flags(next, handoff ? BUS1_WF_SYNC |
-				BUS1_WF_CURRENT_CPU : 0);
+	if (next && handoff)
+		bus1_hand_over(next);
+	else if (next)
+		bus1_wake_flags(next, 0);
 	r = bus1_sleep_until(word, value, deadline);
 	__set_current_state(TASK_RUNNING);
 	return r;
