@@ -54,7 +54,7 @@ pub(crate) fn write_command<T: Command>(arg: UserPtr, size: usize, cmd: &T) -> R
 }
 
 /// Writes an entry of an array whose stride may be larger or smaller than the kernel's entry.
-#[inline]
+#[inline(always)]
 pub(crate) fn write_entry<T: Plain>(addr: u64, stride: usize, entry: &T) -> Result {
     copy_out(addr, &entry.as_bytes()[..stride.min(size_of::<T>())])?;
     if stride > size_of::<T>() {
