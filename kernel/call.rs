@@ -37,7 +37,7 @@ use crate::describe::most_in_buf;
 use crate::errno::{econnaborted, econnreset, ehostunreach};
 use crate::ids::{Growth, Hashed, Need};
 use crate::inherit::{self, Priority};
-use crate::item::{downcast_call, Deliver, Entry, Item, Ready, Tag};
+use crate::item::{downcast_call, Deliver, DynItem, Entry, Item, Ready, Tag};
 use crate::lease::Leases;
 use crate::limits::Limit;
 use crate::message::{Draft, Kind, Message, INLINE};
@@ -50,7 +50,7 @@ use crate::trace;
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::ptr;
-use kernel::list::ListArc;
+use kernel::list::{List, ListArc};
 use kernel::prelude::*;
 use kernel::sync::atomic::{ordering, ordering::Relaxed, Atomic};
 use kernel::sync::lock::spinlock::SpinLockBackend;
@@ -118,21 +118,18 @@ pub(crate) struct Terms {
     pub(crate) priority: u8,
     pub(crate) is_async: bool,
     pub(crate) nests: bool,
-    /// Of the caller's buf[], for a nested request.
-    pub(crate) room: u32,
     pub(crate) most: Most,
 }
 
 impl Terms {
     /// Of a command that was checked.
     #[inline(always)]
-    fn of(cmd: &bus1_cmd_call) -> Self {
+    pub(crate) fn of(cmd: &bus1_cmd_call) -> Self {
         Self {
             cookie: cmd.cookie,
             priority: cmd.send.priority as u8,
             is_async: cmd.flags & u64::from(abi::BUS1_CALL_ASYNC) != 0,
             nests: cmd.flags & u64::from(abi::BUS1_CALL_NESTED) != 0,
-            room: cmd.recv.buf_size,
             most: Most {
                 len: cmd.reply_size.max(INLINE as u64) as u32,
                 handles: cmd.reply_handles as u8,
@@ -181,6 +178,10 @@ pub(crate) struct Call {
     reply: UnsafeCell<Reply>,
     /// A request that is to be served by the caller's waiting thread. Under the caller's lock.
     nested: UnsafeCell<Option<CallRef>>,
+    /// Those in the caller's queue that it is to serve when it waits again. Likewise.
+    nested_queue: UnsafeCell<List<DynItem, 1>>,
+    /// Of the buf[] of who waits, for a nested request. Likewise.
+    pub(crate) room: Atomic<u32>,
     pub(crate) leases: Option<Pin<KBox<Leases>>>,
     /// In the trace: see `trace.rs`.
     pub(crate) trace_id: Atomic<u64>,
@@ -217,6 +218,29 @@ impl PinnedDrop for Call {
     }
 }
 
+impl Item<Call> {
+    /// It is in the server's queue, as a request. With the server's lock held.
+    fn enter_queue(self: &Arc<Self>, server: &mut Inner) {
+        server.n_requests += 1;
+        let Some(call) = self.nests_in() else {
+            return;
+        };
+        if let Ok(second) = ListArc::<Self, 1>::try_from_arc(self.clone()) {
+            // SAFETY: The server is that call's caller.
+            unsafe { &mut *call.nested_queue.get() }.push_back(second);
+        }
+    }
+
+    /// It is not any more. The caller of this keeps it.
+    pub(crate) fn leave_queue(&self, server: &mut Inner) {
+        server.n_requests -= 1;
+        if let Some(call) = self.nests_in() {
+            // SAFETY: As above, and it is in no other list by these links.
+            drop(unsafe { (*call.nested_queue.get()).remove(self) });
+        }
+    }
+}
+
 /// In a peer's table of calls.
 pub(crate) enum CallEntry {
     /// To be answered by this peer: the id is its token.
@@ -237,6 +261,9 @@ impl Hashed for CallEntry {
 pub(crate) struct NewCall(UniqueArc<Item<Call>>);
 
 static LAST_CHAIN: Atomic<u64> = Atomic::new(0);
+
+/// So many nested requests are looked at in one section.
+const LOOKS: usize = 32;
 
 impl NewCall {
     /// EDQUOT if the caller's user has too many messages, ENOMEM. Not in line: then the fields go from
@@ -299,6 +326,8 @@ impl NewCall {
                 error: None,
             }),
             nested: UnsafeCell::new(None),
+            nested_queue: UnsafeCell::new(List::new()),
+            room: Atomic::new(cmd.recv.buf_size),
             leases,
             trace_id: Atomic::new(0),
             inline <- Opaque::ffi_init(|_| ()),
@@ -610,16 +639,45 @@ impl Call {
         }
     }
 
-    /// It was made as part of that call, however indirectly.
-    pub(crate) fn is_part_of(&self, call: &Call) -> bool {
+    /// The call that it is made as part of, however indirectly, whose thread serves such: the nearest
+    /// of the server's.
+    fn nests_in(&self) -> Option<&CallRef> {
         let mut ancestor = self.parent.as_ref();
         while let Some(a) = ancestor {
-            if ptr::eq::<Call>(&***a, call) {
-                return true;
+            if a.terms.nests && Arc::ptr_eq(&a.caller, &self.node.owner) {
+                return Some(a);
             }
             ancestor = a.parent.as_ref();
         }
-        false
+        None
+    }
+
+    /// The next request in the queue that the thread which is about to wait serves, if it has room for it.
+    pub(crate) fn next_nested(&self, caller: &mut Inner) -> Option<CallRef> {
+        let room = self.room.load(Relaxed) as usize;
+        // SAFETY: Under the caller's lock.
+        let list = unsafe { &mut *self.nested_queue.get() };
+        let mut cursor = list.cursor_front();
+        // Some may have no room, or be about to be dropped: then they are received, or were.
+        for _ in 0..LOOKS {
+            let next = cursor.peek_next()?;
+            let fits = match next.kind() {
+                Kind::Call(c) => c.ready() == Ready::Yes && c.needed() <= room,
+                _ => false,
+            };
+            if !fits {
+                cursor.move_next();
+                continue;
+            }
+            let entry = caller.queue.remove(&*next.arc());
+            drop(next.remove());
+            if let Some(nested) = entry.and_then(downcast_call) {
+                caller.n_requests -= 1;
+                Self::serve_given(&nested, caller);
+                return Some(nested);
+            }
+        }
+        None
     }
 
     /// It is over at the server, which has its lock held.
@@ -736,10 +794,14 @@ pub(crate) fn forget(call: &Call) {
 #[inline(never)]
 fn push(entry: ListArc<Item<Call>>, server: &Arc<Peer>, mut inner: Guard<'_>) -> Woken {
     let level = server.level(entry.terms.priority);
+    let call = entry.clone_arc();
     entry.place.store(QUEUED, Relaxed);
-    inner.n_requests += 1;
     inner.queue.push(entry as Entry, level);
-    server.woken(&mut inner, server)
+    call.enter_queue(&mut inner);
+    let woken = server.woken(&mut inner, server);
+    drop(inner);
+    drop(call);
+    woken
 }
 
 /// A thread of the server's that waits for a call which this one is a part of, and serves such. It
@@ -750,7 +812,7 @@ fn nest(call: &ListArc<Item<Call>>) -> Option<Waker> {
     while let Some(a) = ancestor {
         if a.terms.nests
             && Arc::ptr_eq(&a.caller, &call.node.owner)
-            && call.needed() <= a.terms.room as usize
+            && call.needed() <= a.room.load(Relaxed) as usize
             && a.step(WAITING, AWAY)
         {
             // SAFETY: Under its caller's lock. The thread looks there when it has taken that.
@@ -865,7 +927,7 @@ pub(crate) fn withdraw(call: &CallRef) {
         QUEUED => {
             entry = inner.queue.remove(&**call);
             if entry.is_some() {
-                inner.n_requests -= 1;
+                call.leave_queue(&mut inner);
                 call.leave_server(&mut inner);
             }
         }
@@ -921,8 +983,8 @@ pub(crate) fn unserve(server: &Peer, call: &CallRef) {
     } else if let Ok(entry) = ListArc::<_, 0>::try_from_arc(call.clone()) {
         call.place.store(QUEUED, Relaxed);
         call.token.store(0, Relaxed);
-        inner.n_requests += 1;
         inner.queue.push_front(entry as Entry);
+        call.enter_queue(&mut inner);
     }
     server.unlock_room(inner);
     drop((garbage, entry));
@@ -954,7 +1016,7 @@ pub(crate) fn discard(item: Entry, why: u32) {
 pub(crate) fn drop_request(call: &CallRef, error: Error) {
     let server = &call.node.owner;
     let mut inner = server.inner.lock();
-    inner.n_requests -= 1;
+    call.leave_queue(&mut inner);
     call.leave_server(&mut inner);
     server.unlock_room(inner);
     fail(call, error);

@@ -350,30 +350,6 @@ impl Queue {
         None
     }
 
-    /// Takes a request off for which `is` says so, wherever it stands, if it can be received.
-    pub(crate) fn find_request(&mut self, is: impl Fn(&DynItem) -> bool) -> Option<Entry> {
-        for level in (0..LEVELS).rev() {
-            let mut cursor = self.items[level].cursor_front();
-            while let Some(peek) = cursor.peek_next() {
-                let kind = peek.kind();
-                if !kind.is_request() || kind.ready() != Ready::Yes || !is(&peek) {
-                    cursor.move_next();
-                    continue;
-                }
-                // SAFETY: We have `&mut` on the home queue of everything in it.
-                let state = unsafe { &mut *peek.state.get() };
-                state.queued = false;
-                self.len -= 1;
-                let entry = peek.remove();
-                if self.items[level].is_empty() {
-                    self.levels &= !(1 << level);
-                }
-                return Some(entry);
-            }
-        }
-        None
-    }
-
     /// Drops what can never be received among the first `n` items, so that it does not keep memory, and
     /// among all requests, of which there are `requests` at most.
     pub(crate) fn prune(&mut self, garbage: &mut Items, mut n: usize, mut requests: usize) {

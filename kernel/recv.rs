@@ -353,9 +353,9 @@ impl Taken {
         };
         match call.place.load(Relaxed) {
             QUEUED => {
-                inner.n_requests -= 1;
                 match downcast_call(entry) {
                     Some(call) => {
+                        call.leave_queue(inner);
                         Call::serve(&call, inner);
                         return Self::Request(call);
                     }

@@ -2,8 +2,8 @@
 
 //! BUS1_CMD_CALL and BUS1_CMD_CALL_CANCEL: the caller's side of a call.
 
-use crate::abi::{self, bus1_cmd_call, bus1_cmd_ids, bus1_handle, bus1_msg};
-use crate::call::{self, withdraw, CallEntry, CallRef, NewCall, AWAY};
+use crate::abi::{self, bus1_cmd_call, bus1_cmd_ids, bus1_msg};
+use crate::call::{self, withdraw, CallEntry, CallRef, NewCall, Terms, AWAY};
 use crate::errno::eloop;
 use crate::inherit;
 use crate::lease::Leases;
@@ -16,7 +16,7 @@ use crate::recv::{self, GiveBack};
 use crate::room::Gate;
 use crate::send::{self, finish_once, is_common, start_once, Load};
 use crate::user::{self, copy_in, Payload};
-use crate::waiting::{resume, wait, Waiting};
+use crate::waiting::{resume, room_for_reply, wait, Waiting};
 use core::mem::{offset_of, size_of};
 use kernel::list::List;
 use kernel::prelude::*;
@@ -26,16 +26,6 @@ use kernel::uaccess::UserPtr;
 
 const ASYNC: u64 = abi::BUS1_CALL_ASYNC as u64;
 const NESTED: u64 = abi::BUS1_CALL_NESTED as u64;
-
-/// Bytes of buf[] that the largest reply takes.
-fn room_for_reply(cmd: &bus1_cmd_call) -> u64 {
-    let mut n_fds = cmd.reply_fds;
-    if cmd.recv.flags & abi::BUS1_RECV_FDS as u64 == 0 {
-        n_fds = if cmd.recv.flags == 0 { 0 } else { n_fds.min(1) };
-    }
-    let handles = u64::from(cmd.reply_handles) * size_of::<bus1_handle>() as u64;
-    INLINE as u64 + handles + (u64::from(n_fds) * 4).next_multiple_of(8)
-}
 
 fn check(cmd: &bus1_cmd_call) -> Result {
     let send = &cmd.send;
@@ -60,13 +50,8 @@ fn check(cmd: &bus1_cmd_call) -> Result {
         }
         return recv::check_nothing(&cmd.recv);
     }
-    check_wait(cmd)
-}
-
-/// The part that says where a reply goes.
-fn check_wait(cmd: &bus1_cmd_call) -> Result {
     recv::check_one(&cmd.recv)?;
-    if u64::from(cmd.recv.buf_size) < room_for_reply(cmd) {
+    if u64::from(cmd.recv.buf_size) < room_for_reply(&Terms::of(cmd).most, &cmd.recv) {
         return Err(EMSGSIZE);
     }
     Ok(())
@@ -191,7 +176,7 @@ fn call_any(peer: &Arc<Peer>, cmd: &mut bus1_cmd_call, arg: UserPtr) -> Result {
         if cmd.flags & !NESTED != 0 {
             return Err(EINVAL);
         }
-        check_wait(cmd)?;
+        recv::check_one(&cmd.recv)?;
         let id = cmd.id;
         return resume(peer, id, None, Waiting::new(cmd, arg));
     }

@@ -3,20 +3,19 @@
 //! A thread that waits for a call of its own, and what it finds: the result, a nested request that it
 //! is to serve, a signal, or that its time is up.
 
-use crate::abi::bus1_cmd_call;
+use crate::abi::{self, bus1_cmd_call, bus1_cmd_recv, bus1_handle};
 use crate::bridge;
 use crate::call::{
-    enter, forget, push_reply, unserve, withdraw, Call, CallEntry, CallRef, AWAY, DONE, WAITING,
+    enter, forget, push_reply, unserve, withdraw, Call, CallEntry, CallRef, Most, AWAY, DONE, WAITING,
 };
 use crate::describe::{add_in_hand, describe_reply, Cursor, Receive};
 use crate::inherit;
-use crate::item::downcast_call;
-use crate::message::Kind;
+use crate::message::{Kind, INLINE};
 use crate::park::{self, Waker};
-use crate::peer::{Inner, Peer};
+use crate::peer::Peer;
 use crate::recv::{self, finish_message, GiveBack};
 use crate::user;
-use core::mem::offset_of;
+use core::mem::{offset_of, size_of};
 use kernel::prelude::*;
 use kernel::sync::atomic::ordering::Relaxed;
 use kernel::sync::Arc;
@@ -39,6 +38,16 @@ impl<'a> Waiting<'a> {
             id: arg.wrapping_byte_add(offset_of!(bus1_cmd_call, id)),
         }
     }
+}
+
+/// Bytes of buf[] that the largest reply takes.
+pub(crate) fn room_for_reply(most: &Most, cmd: &bus1_cmd_recv) -> u64 {
+    let mut n_fds = u64::from(most.files);
+    if cmd.flags & abi::BUS1_RECV_FDS as u64 == 0 {
+        n_fds = if cmd.flags == 0 { 0 } else { n_fds.min(1) };
+    }
+    let handles = u64::from(most.handles) * size_of::<bus1_handle>() as u64;
+    INLINE as u64 + handles + (n_fds * 4).next_multiple_of(8)
 }
 
 /// Waits for a call, after handing the CPU to `next`.
@@ -247,9 +256,14 @@ pub(crate) fn resume(
         if !call.may_leave() {
             return Err(ENXIO);
         }
+        let cmd = &waiting.receive.cmd;
+        if u64::from(cmd.buf_size) < room_for_reply(&call.terms.most, cmd) {
+            return Err(EMSGSIZE);
+        }
         back.apply(peer, &mut inner, &mut retired)?;
         call.set_taken(&mut inner, true);
-        let nested = next_nested(&mut inner, &call);
+        call.room.store(cmd.buf_size, Relaxed);
+        let nested = call.next_nested(&mut inner);
         if nested.is_some() {
             return Ok((call, nested));
         }
@@ -277,20 +291,4 @@ pub(crate) fn resume(
             Err(e)
         }
     }
-}
-
-/// A request in the queue that was made as part of a call whose thread is about to wait: while it was
-/// away.
-fn next_nested(inner: &mut Inner, call: &CallRef) -> Option<CallRef> {
-    if !call.terms.nests || inner.n_requests == 0 {
-        return None;
-    }
-    let entry = inner.queue.find_request(|item| match item.kind() {
-        Kind::Call(c) => c.is_part_of(call) && c.needed() <= call.terms.room as usize,
-        _ => false,
-    })?;
-    inner.n_requests -= 1;
-    let nested = downcast_call(entry)?;
-    Call::serve_given(&nested, inner);
-    Some(nested)
 }

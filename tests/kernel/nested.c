@@ -294,6 +294,133 @@ TEST("CALL-5 a second call back, while the first is served, is served next")
 	ring_close(&r);
 }
 
+/* An asynchronous call back, with copies of a handle. */
+static void async_back(struct ring *r, u64 parent, const char *text, u32 n_handles)
+{
+	struct bus1_pass pass[BUS1_MAX_HANDLES];
+	struct bus1_cmd_call cmd = {
+		.send = { .dest = r->to[B][A], .data = PTR(text), .len = strlen(text),
+			  .handles = n_handles ? PTR(pass) : 0, .n_handles = n_handles },
+		.parent = parent };
+
+	for (u32 i = 0; i < n_handles; i++)
+		pass[i] = (struct bus1_pass){ .id = r->to[B][C] };
+	OK(call_async_cmd(&r->p[B], &cmd));
+}
+
+TEST("CALL-5 who waits on with less room than before gets no more than fits into it")
+{
+	enum { HANDLES = 2, MORE = 10, REST = 64 };
+	struct ring r = ring_new();
+	struct call outer;
+	struct bus1_pass pass[HANDLES];
+	struct in in;
+	u64 token, nested;
+	u32 room = peer_info(&r.p[A]).max_inline + HANDLES * sizeof(struct bus1_handle);
+
+	call_as(&outer, &r, A, B, "outer", BUS1_CALL_NESTED, 0);
+	outer.cmd.reply_handles = HANDLES;
+	call_start(&outer);
+	token = GOT_CALL(&r.p[B], r.node[B], "outer");
+	async_back(&r, token, "first", 0);
+	nested = given(&outer, &r, A, "first");
+	async_back(&r, token, "large", MORE);
+	async_back(&r, token, "small", 0);
+	OK(answer_str(&r.p[A], nested, ""));
+	for (int exact = 0; exact < 3; exact++) {
+		u64 id = outer.cmd.id;
+
+		call_init(&outer, &r.p[A], 0, NULL, 0);
+		outer.cmd.id = id;
+		outer.cmd.recv.buf_size = room - !exact;
+		memset((u8 *)outer.in.buf + room, 0xcc, REST);
+		if (!exact) {
+			/* What it says of the reply is not looked at any more. */
+			ERR(call_make(&outer), EMSGSIZE);
+			continue;
+		}
+		if (exact == 2) {
+			OK(answer_str(&r.p[A], GOT_CALL_IN(&r.p[A], r.node[A], "large", &in), ""));
+			EQ(in.m.n_handles, MORE);
+			for (u32 i = 0; i < MORE; i++)
+				OK(release(&r.p[A], in.h[i].id));
+			for (int i = 0; i < HANDLES; i++)
+				pass[i] = (struct bus1_pass){ .id = r.to[B][C] };
+			OK(reply_cmd(&r.p[B], &(struct bus1_cmd_reply){
+				.send = { .dest = token, .data = PTR("result"), .len = 6,
+					  .handles = PTR(pass), .n_handles = HANDLES } }));
+		}
+		OK(call_make(&outer));
+		for (int i = 0; i < REST; i++)
+			EQ(((u8 *)outer.in.buf)[room + (u32)i], 0xcc);
+		if (exact == 1) {
+			MEM(outer.in.data, "small", 5);
+			OK(answer_str(&r.p[A], outer.in.m.token, ""));
+		} else {
+			EQ(outer.in.m.type, BUS1_MSG_REPLY);
+			EQ(outer.in.m.n_handles, HANDLES);
+			for (int i = 0; i < HANDLES; i++)
+				OK(release(&r.p[A], outer.in.h[i].id));
+		}
+	}
+	for (int i = 0; i < 3; i++) {
+		OK(recv_now(&r.p[B], &in));
+		EQ(in.m.type, BUS1_MSG_REPLY);
+	}
+	ring_close(&r);
+}
+
+TEST("CALL-5 many calls back, while the first is served, are served in their order, among others")
+{
+	enum { MANY = 100 };
+	struct ring r = ring_new();
+	struct call outer;
+	struct in in;
+	u64 token;
+	int n = 0;
+
+	start_as(&outer, &r, A, B, "outer", BUS1_CALL_NESTED, 0);
+	token = GOT_CALL(&r.p[B], r.node[B], "outer");
+	async_back(&r, token, "first", 0);
+	OK(answer_str(&r.p[A], given(&outer, &r, A, "first"), ""));
+	for (int i = 0; i < MANY; i++) {
+		char text[] = { (char)('0' + i), 0 };
+
+		OK(send_str(&r.p[C], r.to[C][A], "plain"));
+		call_async(&r.p[C], r.to[C][A], "other", 0);
+		async_back(&r, token, text, 0);
+	}
+	/* Some are received by another thread. */
+	for (int i = 0; i < MANY / 4; i++) {
+		while (OK(recv_now(&r.p[A], &in)), in.m.type != BUS1_MSG_CALL || in.m.len != 1)
+			if (in.m.type == BUS1_MSG_CALL)
+				OK(answer_str(&r.p[A], in.m.token, ""));
+		EQ(in.data[0], '0' + n++);
+		OK(answer_str(&r.p[A], in.m.token, ""));
+	}
+	for (; n < MANY; n++) {
+		char text[] = { (char)('0' + n), 0 };
+
+		outer.cmd.recv = recv_into(&outer.in, 0, 0);
+		OK(call_make(&outer));
+		EQ(outer.in.m.type, BUS1_MSG_CALL);
+		EQ(outer.in.m.len, 1);
+		MEM(outer.in.data, text, 1);
+		OK(answer_str(&r.p[A], outer.in.m.token, ""));
+	}
+	OK(answer_str(&r.p[B], token, "result"));
+	outer.cmd.recv = recv_into(&outer.in, 0, 0);
+	OK(call_make(&outer));
+	REPLIED(&outer, "result");
+	while (!recv_now(&r.p[A], &in))
+		if (in.m.type == BUS1_MSG_CALL)
+			OK(answer_str(&r.p[A], in.m.token, ""));
+	for (int i = 0; i < 2; i++)
+		while (!recv_now(&r.p[i ? B : C], &in))
+			EQ(in.m.type, BUS1_MSG_REPLY);
+	ring_close(&r);
+}
+
 TEST("CALL-5 what is part of the call, but no request, is left in the queue")
 {
 	struct ring r = ring_new();
