@@ -34,19 +34,17 @@
 
 use crate::abi::{self, bus1_cmd_call};
 use crate::describe::most_in_buf;
-use crate::errno::{econnaborted, econnreset, ehostunreach};
-use crate::ids::{Growth, Hashed, Need};
-use crate::inherit::{self, Priority};
-use crate::item::{downcast_call, Deliver, DynItem, Entry, Item, Ready, Tag};
+use crate::ids::Hashed;
+use crate::inherit::Priority;
+use crate::item::{downcast_call, Deliver, DynItem, Item, Ready, Tag};
 use crate::lease::Leases;
 use crate::limits::Limit;
 use crate::message::{Draft, Kind, Message, INLINE};
 use crate::node::NodeRef;
 use crate::park::Waker;
-use crate::peer::{Inner, Peer, Woken};
+use crate::peer::{Inner, Peer};
 use crate::quota::Amounts;
 use crate::room::AccountRef;
-use crate::trace;
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::ptr;
@@ -145,7 +143,7 @@ pub(crate) struct Call {
     /// Or the facet that the request was sent to.
     pub(crate) node: NodeRef,
     /// Of the caller at the server. The call is charged there until it is over.
-    account: AccountRef,
+    pub(crate) account: AccountRef,
     pub(crate) parent: Option<CallRef>,
     pub(crate) chain: u64,
     pub(crate) depth: u8,
@@ -220,7 +218,7 @@ impl PinnedDrop for Call {
 
 impl Item<Call> {
     /// It is in the server's queue, as a request. With the server's lock held.
-    fn enter_queue(self: &Arc<Self>, server: &mut Inner) {
+    pub(crate) fn enter_queue(self: &Arc<Self>, server: &mut Inner) {
         server.n_requests += 1;
         let Some(call) = self.nests_in() else {
             return;
@@ -494,13 +492,13 @@ impl Call {
 
     /// One step of what [is decided](self).
     #[inline]
-    fn step(&self, from: u32, to: u32) -> bool {
+    pub(crate) fn step(&self, from: u32, to: u32) -> bool {
         self.outcome.cmpxchg(from, to, ordering::Full).is_ok()
     }
 
     /// Who waits, for who has ended that.
     #[inline]
-    fn take_task(&self) -> Option<Waker> {
+    pub(crate) fn take_task(&self) -> Option<Waker> {
         let task = self.task.load(Relaxed);
         self.task.store(ptr::null_mut(), Relaxed);
         // SAFETY: It is that one's who ended `WAITING`.
@@ -563,6 +561,13 @@ impl Call {
             drop(self.take_task());
         }
         left
+    }
+
+    /// Gives the thread that waited a request to serve. With its peer's lock held: it looks there when it
+    /// has taken that.
+    pub(crate) fn set_nested(&self, nested: CallRef) {
+        // SAFETY: Under the caller's lock.
+        unsafe { *self.nested.get() = Some(nested) };
     }
 
     /// The nested request that the waiting thread was given.
@@ -685,355 +690,5 @@ impl Call {
     pub(crate) fn leave_server(&self, server: &mut Inner) {
         self.place.store(OVER, Relaxed);
         server.book.discharge(self.account, &Amounts::MESSAGE);
-    }
-}
-
-/// Charges a request and links it to its node, or gives it to a thread that waits for one. What of
-/// it can be seen is then as the state says. Returns who is to be woken, and whether to hand over to him.
-///
-/// EHOSTUNREACH, EAGAIN, ENXIO: as [`Peer::link`]. ENOMEM.
-#[inline(always)]
-pub(crate) fn link(entry: ListArc<Item<Call>>, from: &Peer) -> Result<(Woken, bool)> {
-    let node = &raw const entry.node;
-    // SAFETY: The caller of this keeps a reference to the call, and that its node.
-    let node = unsafe { &*node };
-    let server = &node.owner;
-    let mut inner = lock_with_room(server)?;
-    if inner.closed || node.refuses(&mut inner) {
-        drop(inner);
-        return Err(ehostunreach());
-    }
-    if let Err(e) = inner.charge_call(entry.account, from, server.id) {
-        drop(inner);
-        return Err(e);
-    }
-    if let Some(draft) = entry.request() {
-        if let Err(e) = inner.book_in(draft, from, entry.account) {
-            inner.book.discharge(entry.account, &Amounts::MESSAGE);
-            drop(inner);
-            return Err(e);
-        }
-        draft.set_sent();
-    }
-    if node.is_once {
-        node.set_spent(&mut inner, true);
-    }
-    // Nothing fails from here on.
-    trace::called(from, &entry);
-    if entry.parent.is_some() {
-        if let Some(waker) = nest(&entry) {
-            let call: CallRef = entry.into_arc();
-            Call::serve_given(&call, &mut inner);
-            drop(inner);
-            drop(call);
-            return Ok((Woken::receiver(Some(waker)), true));
-        }
-    }
-    // Only if nothing is before it.
-    if inner.queue.len() == 0 && inner.writable.is_empty() && server.parked.is_active() {
-        let needed = entry.needed();
-        let mut entry = Some(entry);
-        let waker = server.parked.give(&mut inner, needed, |inner| {
-            let call: CallRef = entry.take()?.into_arc();
-            Call::serve_given(&call, inner);
-            Some(call)
-        });
-        let Some(entry) = entry else {
-            drop(inner);
-            return Ok((Woken::receiver(waker), true));
-        };
-        return Ok((push(entry, server, inner), false));
-    }
-    Ok((push(entry, server, inner), false))
-}
-
-/// The lock of a peer that has room for another call in its table, besides one for each request in its
-/// queue. ENOMEM; EHOSTUNREACH if it is closed.
-#[inline(always)]
-fn lock_with_room(peer: &Peer) -> Result<Guard<'_>> {
-    let mut inner = peer.inner.lock();
-    while let Some(need) = inner.call_growth() {
-        drop(inner);
-        inner = grow(peer, need)?;
-    }
-    Ok(inner)
-}
-
-#[cold]
-#[inline(never)]
-fn grow(peer: &Peer, need: Need) -> Result<Guard<'_>> {
-    let growth = Growth::new(need)?;
-    let mut inner = peer.inner.lock();
-    if inner.closed {
-        drop(inner);
-        return Err(ehostunreach());
-    }
-    if let Some(rest) = inner.grow_calls(growth) {
-        drop(inner);
-        drop(rest);
-        inner = peer.inner.lock();
-    }
-    Ok(inner)
-}
-
-/// Gives a call an id in its caller's table. ENOMEM.
-pub(crate) fn enter(call: &CallRef) -> Result {
-    let mut inner = lock_with_room(&call.caller)?;
-    if let Some(id) = inner.add_call(CallEntry::Made(call.clone())) {
-        call.id.store(id, Relaxed);
-    }
-    Ok(())
-}
-
-/// The call is known by its id no more.
-pub(crate) fn forget(call: &Call) {
-    let entry = call.caller.inner.lock().remove_call(call.id.load(Relaxed));
-    drop(entry);
-}
-
-#[inline(never)]
-fn push(entry: ListArc<Item<Call>>, server: &Arc<Peer>, mut inner: Guard<'_>) -> Woken {
-    let level = server.level(entry.terms.priority);
-    let call = entry.clone_arc();
-    entry.place.store(QUEUED, Relaxed);
-    inner.queue.push(entry as Entry, level);
-    call.enter_queue(&mut inner);
-    let woken = server.woken(&mut inner, server);
-    drop(inner);
-    drop(call);
-    woken
-}
-
-/// A thread of the server's that waits for a call which this one is a part of, and serves such. It
-/// goes away for that, and finds the request. With the server's lock held.
-#[cold]
-fn nest(call: &ListArc<Item<Call>>) -> Option<Waker> {
-    let mut ancestor = call.parent.as_ref();
-    while let Some(a) = ancestor {
-        if a.terms.nests
-            && Arc::ptr_eq(&a.caller, &call.node.owner)
-            && call.needed() <= a.room.load(Relaxed) as usize
-            && a.step(WAITING, AWAY)
-        {
-            // SAFETY: Under its caller's lock. The thread looks there when it has taken that.
-            unsafe { *a.nested.get() = Some(call.clone_arc()) };
-            return a.take_task();
-        }
-        ancestor = a.parent.as_ref();
-    }
-    None
-}
-
-/// There is a result. By who has the right to answer, without a lock. False if the caller has left.
-pub(crate) fn finish(call: &CallRef) -> bool {
-    match call.decide() {
-        Came::Waiting(waker) => {
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-            true
-        }
-        Came::Away => {
-            deliver(call);
-            true
-        }
-        Came::Late => false,
-    }
-}
-
-/// Links the result of an asynchronous call into its caller's queue, unless that has given it up
-/// meanwhile. Without a lock.
-pub(crate) fn deliver(call: &CallRef) {
-    if !call.terms.is_async {
-        return;
-    }
-    let caller = &call.caller;
-    let mut inner = caller.inner.lock();
-    let woken = match inner.call(call.id.load(Relaxed)) {
-        Some(CallEntry::Made(c)) if Arc::ptr_eq(c, call) => push_reply(call, &mut inner, false),
-        _ => Woken::NOBODY,
-    };
-    drop(inner);
-    woken.wake();
-}
-
-/// Links a result into its caller's queue, which has its lock held.
-pub(crate) fn push_reply(call: &CallRef, caller: &mut Inner, first: bool) -> Woken {
-    // It is in no list: whoever has the result has it alone.
-    let Ok(entry) = ListArc::<_, 0>::try_from_arc(call.clone()) else {
-        return Woken::NOBODY;
-    };
-    call.place.store(REPLY, Relaxed);
-    if first {
-        caller.queue.push_front(entry as Entry);
-    } else {
-        caller.queue.push(entry as Entry, 0);
-    }
-    call.caller.woken(caller, &call.caller)
-}
-
-/// Ends a call without a reply. By who has the right to answer, without a lock.
-#[cold]
-pub(crate) fn fail(call: &CallRef, error: Error) {
-    // SAFETY: By the caller.
-    unsafe { call.reply_mut() }.error = Some(error);
-    call.note_fault();
-    trace::replied(&call.node.owner, call);
-    finish(call);
-    inherit::end(call);
-}
-
-/// Takes the request with a token to be answered, for good: the right to answer is the caller's. ENXIO,
-/// EBUSY.
-#[inline(always)]
-pub(crate) fn take_token(server: &mut Inner, token: u64) -> Result<(CallRef, Option<Entry>)> {
-    let entry = server.remove_call_if(token, |entry| match entry {
-        CallEntry::Served(call) if !call.answering.load(Relaxed) => Ok(()),
-        CallEntry::Served(_) => Err(EBUSY),
-        CallEntry::Made(_) => Err(ENXIO),
-    })?;
-    take(server, entry)
-}
-
-/// The same by who is about to answer.
-#[inline(never)]
-pub(crate) fn take_answered(server: &mut Inner, token: u64) -> Result<(CallRef, Option<Entry>)> {
-    let entry = server.remove_call(token).ok_or(ENXIO)?;
-    take(server, entry)
-}
-
-#[inline(always)]
-fn take(server: &mut Inner, entry: CallEntry) -> Result<(CallRef, Option<Entry>)> {
-    let CallEntry::Served(call) = entry else {
-        return Err(ENXIO);
-    };
-    let mut notice = None;
-    if call.place.load(Relaxed) == NOTICE {
-        notice = server.queue.remove(&*call);
-    }
-    call.leave_server(server);
-    Ok((call, notice))
-}
-
-/// The caller has left: nothing of the call is seen any more, or the server is told. Without a lock.
-#[cold]
-pub(crate) fn withdraw(call: &CallRef) {
-    let server = &call.node.owner;
-    let mut woken = Woken::NOBODY;
-    let mut inner = server.inner.lock();
-    let mut entry = None;
-    let mut draft = None;
-    match call.place.load(Relaxed) {
-        QUEUED => {
-            entry = inner.queue.remove(&**call);
-            if entry.is_some() {
-                call.leave_queue(&mut inner);
-                call.leave_server(&mut inner);
-            }
-        }
-        SERVED if !inner.closed => {
-            if !call.answering.load(Relaxed) {
-                // SAFETY: Nobody else is about to answer, and who will finds that the caller has left.
-                draft = unsafe { call.reply_mut() }.draft.take();
-            }
-            if let Ok(notice) = ListArc::<_, 0>::try_from_arc(call.clone()) {
-                call.place.store(NOTICE, Relaxed);
-                inner.queue.push(notice as Entry, 0);
-                woken = server.woken(&mut inner, server);
-            }
-        }
-        _ => (),
-    }
-    server.unlock_room(inner);
-    if let Some(entry) = &entry {
-        trace::dropped(entry, abi::BUS1_WHY_WITHDRAWN);
-    }
-    drop((entry, draft));
-    woken.wake();
-    inherit::end(call);
-}
-
-/// A request that its receiver could not be told of goes back into the queue; unless its caller
-/// has left.
-#[cold]
-pub(crate) fn unserve(server: &Peer, call: &CallRef) {
-    inherit::end(call);
-    let mut garbage = None;
-    let mut error = None;
-    let mut inner = server.inner.lock();
-    let token = call.token.load(Relaxed);
-    // Another thread may have guessed the token.
-    if call.answering.load(Relaxed) || !matches!(inner.call(token), Some(CallEntry::Served(_))) {
-        return;
-    }
-    let entry = inner.remove_call(token);
-    if let Some(draft) = call.request() {
-        draft.get().passed().add_in_hand(-1);
-    }
-    if call.place.load(Relaxed) != SERVED {
-        garbage = inner.queue.remove(&**call);
-        call.leave_server(&mut inner);
-        error = Some(econnaborted());
-    } else if !call
-        .request()
-        .is_none_or(|draft| draft.get().untake(&mut inner))
-    {
-        call.leave_server(&mut inner);
-        error = Some(econnaborted());
-    } else if let Ok(entry) = ListArc::<_, 0>::try_from_arc(call.clone()) {
-        call.place.store(QUEUED, Relaxed);
-        call.token.store(0, Relaxed);
-        inner.queue.push_front(entry as Entry);
-        call.enter_queue(&mut inner);
-    }
-    server.unlock_room(inner);
-    drop((garbage, entry));
-    match error {
-        Some(e) => fail(call, e),
-        None => server.wake(),
-    }
-}
-
-/// Drops what was taken off a queue, and ends the call if it was the request of one.
-pub(crate) fn discard(item: Entry, why: u32) {
-    trace::dropped(&item, why);
-    let is_request = matches!(item.kind(), Kind::Call(c) if c.place.load(Relaxed) == QUEUED);
-    if !is_request {
-        return drop(item);
-    }
-    let error = if why == abi::BUS1_WHY_RECEIVER {
-        econnaborted()
-    } else {
-        ehostunreach()
-    };
-    if let Some(call) = downcast_call(item) {
-        drop_request(&call, error);
-    }
-}
-
-/// A request was taken off the queue and is not served.
-#[cold]
-pub(crate) fn drop_request(call: &CallRef, error: Error) {
-    let server = &call.node.owner;
-    let mut inner = server.inner.lock();
-    call.leave_queue(&mut inner);
-    call.leave_server(&mut inner);
-    server.unlock_room(inner);
-    fail(call, error);
-}
-
-/// The peer in whose table this was is closed.
-pub(crate) fn close(entry: CallEntry) {
-    match entry {
-        CallEntry::Served(call) => {
-            let server = &call.node.owner;
-            call.leave_server(&mut server.inner.lock());
-            fail(&call, econnreset());
-        }
-        CallEntry::Made(call) => {
-            if call.leave_from(AWAY) {
-                withdraw(&call);
-            }
-        }
     }
 }

@@ -13,7 +13,7 @@
 //! | `quota`, `limits` | how senders share a receiver; what users may have |
 //! | `backing`, `pool`, `baggage` | the memory of a pool and its pages; files, stamps, where a body is |
 //! | `memfd`, `node`, `handle`, `message`, `peer`, `room`, `reclaim`, `moving`, `spare` | what a buffer has, the objects, the peer that ties them together, who waits for room there, idle pages of its pool, counts on their way out, memory for the next message |
-//! | `park`, `call`, `inherit`, `lease` | threads that wait at a peer; a call, whom it raises, and what it lends |
+//! | `park`, `call`, `calling`, `ending`, `inherit`, `lease` | threads that wait at a peer; a call, how it gets to its server, how it ends, whom it raises, and what it lends |
 //! | `object`, `export`, `buffer`, `send`, `describe`, `recv`, `waiting`, `request`, `reply` | the commands, and how what is received is described |
 //! | `trace`, `fdinfo` | how all of this is watched: the tracepoints, which others fire, and what `/proc` shows |
 //! | `command` | the table of commands, and the entry points that C calls |
@@ -34,8 +34,10 @@ mod baggage;
 mod bridge;
 mod buffer;
 mod call;
+mod calling;
 mod command;
 mod describe;
+mod ending;
 mod errno;
 mod export;
 mod fdinfo;

@@ -5,7 +5,8 @@
 use crate::abi;
 use crate::backing::Mapping;
 use crate::bridge::{self, Counted, Stat, WaitQueue};
-use crate::call::{self, Call, CallEntry};
+use crate::call::{Call, CallEntry};
+use crate::ending;
 use crate::errno::{edquot, ehostunreach};
 use crate::handle::{Grade, Handle, HandleList, HandleRef, Retired, WaitList};
 use crate::ids::{Growth, Hashed, IdTable, Need};
@@ -482,7 +483,7 @@ impl Peer {
         self.user.discharge(Limit::Nodes, n_nodes);
         drop((writable, reply_node));
         for entry in calls.drain() {
-            call::close(entry);
+            ending::close(entry);
             crate::bridge::resched();
         }
         for object in ids.drain() {
@@ -497,7 +498,7 @@ impl Peer {
             crate::bridge::resched();
         }
         drop(facets);
-        items.drop_all(|item| call::discard(item, abi::BUS1_WHY_CLOSED));
+        items.drop_all(|item| ending::discard(item, abi::BUS1_WHY_CLOSED));
         self.release_all();
         self.opened.close();
     }
@@ -506,7 +507,7 @@ impl Peer {
     /// use of something.
     pub(crate) fn drop_items(&self, mut items: Items, why: u32) {
         while let Some(item) = items.pop_front() {
-            call::discard(item, why);
+            ending::discard(item, why);
             crate::bridge::resched();
         }
     }

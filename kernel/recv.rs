@@ -10,11 +10,12 @@
 //! program that gives back a slice that it has not been told of loses the message.
 
 use crate::abi::{self, bus1_cmd_recv};
-use crate::call::{drop_request, forget, unserve, Call, CallRef, NOTICE, QUEUED, REPLY, TOLD};
+use crate::call::{Call, CallRef, NOTICE, QUEUED, REPLY, TOLD};
 use crate::describe::{
     add_in_hand, describe, describe_peeked, describe_request, describe_writable, fit, size_in_buf,
     Cursor, Layout, Receive,
 };
+use crate::ending::{drop_request, forget, unserve};
 use crate::errno::econnaborted;
 use crate::handle::{Handle, Retired};
 use crate::inherit::begin_current;

@@ -8,11 +8,9 @@
 
 use crate::abi::{self, bus1_cmd_reply, bus1_cmd_send, bus1_msg};
 use crate::baggage::Baggage;
-use crate::call::{
-    deliver, fail, take_answered, take_token, Call, CallEntry, CallRef, Came, Guard, Reply, Terms,
-    LEFT,
-};
+use crate::call::{Call, CallEntry, CallRef, Came, Guard, Reply, Terms, LEFT};
 use crate::describe::Receive;
+use crate::ending::{deliver, fail, take_answered, take_token};
 use crate::errno::{ecanceled, econnaborted};
 use crate::handle::Retired;
 use crate::inherit;

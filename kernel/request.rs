@@ -3,7 +3,9 @@
 //! BUS1_CMD_CALL and BUS1_CMD_CALL_CANCEL: the caller's side of a call.
 
 use crate::abi::{self, bus1_cmd_call, bus1_cmd_ids, bus1_msg};
-use crate::call::{self, withdraw, CallEntry, CallRef, NewCall, Terms, AWAY};
+use crate::call::{CallEntry, CallRef, NewCall, Terms, AWAY};
+use crate::calling;
+use crate::ending::{forget, withdraw};
 use crate::errno::eloop;
 use crate::inherit;
 use crate::lease::Leases;
@@ -98,7 +100,7 @@ pub(crate) fn call(peer: &Arc<Peer>, cmd: &mut bus1_cmd_call, arg: UserPtr) -> R
     let mut new = NewCall::new(peer, to.node, to.account, len, true, cmd, None, None)?;
     copy_in(new.inline(), cmd.send.data)?;
     let (entry, call) = new.share();
-    let (woken, given) = call::link(entry, peer)?;
+    let (woken, given) = calling::link(entry, peer)?;
     let next = start(&call, woken, given);
     wait(peer, call, next, Waiting::new(cmd, arg))
 }
@@ -130,7 +132,7 @@ fn call_bytes(peer: &Arc<Peer>, cmd: &mut bus1_cmd_call, arg: UserPtr) -> Result
         new.set_reply(draft);
     }
     let (entry, call) = new.share();
-    let (woken, given) = call::link(entry, peer)?;
+    let (woken, given) = calling::link(entry, peer)?;
     let next = start(&call, woken, given);
     wait(peer, call, next, Waiting::new(cmd, arg))
 }
@@ -294,16 +296,16 @@ fn make(
     let moving = load.start_moves(peer)?;
     let once = start_once(peer, cmd.send.dest, &call.node)?;
     if call.terms.is_async || call.terms.nests {
-        call::enter(&call)?;
+        calling::enter(&call)?;
     }
     let place = arg.wrapping_byte_add(offset_of!(bus1_cmd_call, id));
     let mut linked = Ok(());
     if call.terms.is_async {
         linked = user::put_u64(place, call.id.load(Relaxed));
     }
-    let linked = linked.and_then(|()| call::link(entry, peer));
+    let linked = linked.and_then(|()| calling::link(entry, peer));
     if linked.is_err() && call.id.load(Relaxed) != 0 {
-        call::forget(&call);
+        forget(&call);
         // As it was.
         let _ = user::put_u64(place, 0);
     }

@@ -5,10 +5,10 @@
 
 use crate::abi::{self, bus1_cmd_call, bus1_cmd_recv, bus1_handle};
 use crate::bridge;
-use crate::call::{
-    enter, forget, push_reply, unserve, withdraw, Call, CallEntry, CallRef, Most, AWAY, DONE, WAITING,
-};
+use crate::call::{Call, CallEntry, CallRef, Most, AWAY, DONE, WAITING};
+use crate::calling::enter;
 use crate::describe::{add_in_hand, describe_reply, Cursor, Receive};
+use crate::ending::{forget, push_reply, unserve, withdraw};
 use crate::inherit;
 use crate::message::{Kind, INLINE};
 use crate::park::{self, Waker};
