@@ -11,7 +11,7 @@ use crate::abi::{self, bus1_cmd_export, bus1_cmd_import};
 use crate::baggage::FileRef;
 use crate::errno::emediumtype;
 use crate::handle::Grade;
-use crate::message::PassedList;
+use crate::passed::PassedList;
 use crate::node::Grant;
 use crate::object::note_all_passed;
 use crate::peer::Peer;

@@ -12,9 +12,9 @@
 //! | `ids`, `slices`, `item`, `queue` | containers that know nothing of peers: ids, the pool's allocator, the order |
 //! | `quota`, `limits` | how senders share a receiver; what users may have |
 //! | `backing`, `pool`, `baggage` | the memory of a pool and its pages; files, stamps, where a body is |
-//! | `memfd`, `node`, `handle`, `message`, `peer`, `room`, `reclaim`, `moving`, `spare` | what a buffer has, the objects, the peer that ties them together, who waits for room there, idle pages of its pool, counts on their way out, memory for the next message |
+//! | `memfd`, `node`, `handle`, `passed`, `message`, `peer`, `room`, `reclaim`, `moving`, `spare` | what a buffer has, the objects, the peer that ties them together, who waits for room there, idle pages of its pool, counts on their way out, memory for the next message |
 //! | `park`, `call`, `calling`, `ending`, `inherit`, `lease` | threads that wait at a peer; a call, how it gets to its server, how it ends, whom it raises, and what it lends |
-//! | `object`, `export`, `buffer`, `send`, `describe`, `recv`, `waiting`, `request`, `reply` | the commands, and how what is received is described |
+//! | `object`, `export`, `buffer`, `send`, `describe`, `give_back`, `hand`, `recv`, `waiting`, `request`, `reply` | the commands, and how what is received is described |
 //! | `trace`, `fdinfo` | how all of this is watched: the tracepoints, which others fire, and what `/proc` shows |
 //! | `command` | the table of commands, and the entry points that C calls |
 //!
@@ -41,6 +41,8 @@ mod ending;
 mod errno;
 mod export;
 mod fdinfo;
+mod give_back;
+mod hand;
 mod handle;
 mod ids;
 mod inherit;
@@ -53,6 +55,7 @@ mod moving;
 mod node;
 mod object;
 mod park;
+mod passed;
 mod peer;
 mod pool;
 mod queue;

@@ -10,7 +10,8 @@ use crate::baggage::FileRef;
 use crate::errno::emediumtype;
 use crate::handle::{Grade, HandleList};
 use crate::item::{Commit, Items};
-use crate::message::{Passed, PassedList, INLINE};
+use crate::message::INLINE;
+use crate::passed::{Passed, PassedList};
 use crate::moving::Moving;
 use crate::node::{
     detach, mark_dead, settle_told, take_holder, tell, tell_holders, Grant, Node, NodeRef,

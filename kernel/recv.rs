@@ -10,23 +10,21 @@
 //! program that gives back a slice that it has not been told of loses the message.
 
 use crate::abi::{self, bus1_cmd_recv};
-use crate::call::{Call, CallRef, NOTICE, QUEUED, REPLY, TOLD};
+use crate::call::{Call, CallRef, NOTICE, QUEUED, TOLD};
 use crate::describe::{
-    add_in_hand, describe, describe_peeked, describe_request, describe_writable, fit, size_in_buf,
-    Cursor, Layout, Receive,
+    describe, describe_peeked, describe_request, describe_writable, fit, size_in_buf,
+    Cursor, Receive,
 };
-use crate::ending::{drop_request, forget, unserve};
-use crate::errno::econnaborted;
+use crate::ending::unserve;
+use crate::give_back::GiveBack;
 use crate::handle::{Handle, Retired};
+use crate::hand::{finish_dropped, finish_message, finish_other, put_back_all, put_back_one};
 use crate::inherit::begin_current;
-use crate::item::{downcast_call, downcast_entry, DynItem, Entry, Item, Items};
+use crate::item::{downcast_call, downcast_entry, DynItem, Entry, Item};
 use crate::message::{Kind, Message};
-use crate::moving::Moving;
-use crate::node::{is_overtaken, tell_unused};
 use crate::park::{Receiver, Waker};
-use crate::peer::{Inner, Object, Peer};
+use crate::peer::{Inner, Peer};
 use crate::trace;
-use crate::user::{self, Several};
 use core::mem::ManuallyDrop;
 use kernel::list::{List, ListArc};
 use kernel::prelude::*;
@@ -105,110 +103,6 @@ pub(crate) fn check_nothing(cmd: &bus1_cmd_recv) -> Result {
         return Err(EMSGSIZE);
     }
     Ok(())
-}
-
-/// What the caller gives back before it receives: a slice, a handle, or 0. It is given back in the
-/// section that messages are taken in.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) struct GiveBack {
-    slice: u64,
-    handle: u64,
-}
-
-impl GiveBack {
-    pub(crate) const NOTHING: Self = Self {
-        slice: 0,
-        handle: 0,
-    };
-
-    /// What a command names. As [`read`](Self::read).
-    #[inline(always)]
-    pub(crate) fn of(peer: &Arc<Peer>, call: &Receive<'_>) -> Result<Self> {
-        if call.cmd.n_release | call.cmd.n_drop == 0 {
-            return Ok(Self::NOTHING);
-        }
-        Self::read(peer, call)
-    }
-
-    /// Reads the ids if there are few, or else gives all of them back. The caller's counts of them
-    /// become 0: it must not happen twice.
-    #[inline(always)]
-    fn read(peer: &Arc<Peer>, call: &Receive<'_>) -> Result<Self> {
-        let (n_release, n_drop) = (call.cmd.n_release, call.cmd.n_drop);
-        if n_release > 1 || n_drop > 1 || call.cmd.n_msgs == 0 {
-            return give_back(peer, call);
-        }
-        let mut back = Self::NOTHING;
-        if n_release != 0 {
-            back.slice = read_id(call.cmd.release)?;
-        }
-        if n_drop != 0 {
-            back.handle = read_id(call.cmd.drop)?;
-        }
-        // First, to be told before anything is done if it can not be written.
-        call.write_given(0, 0)?;
-        Ok(back)
-    }
-
-    /// A handle that is gone by that becomes `retired`.
-    #[inline(always)]
-    pub(crate) fn apply(
-        self,
-        peer: &Peer,
-        inner: &mut Inner,
-        retired: &mut Option<Retired>,
-    ) -> Result {
-        if self.handle != 0 {
-            *retired = self.apply_handle(peer, inner)?;
-            return Ok(());
-        }
-        if self.slice == 0 || peer.release_slice(inner, self.slice) {
-            Ok(())
-        } else {
-            Err(ENXIO)
-        }
-    }
-
-    #[inline(always)]
-    fn apply_handle(self, peer: &Peer, inner: &mut Inner) -> Result<Option<Retired>> {
-        let handle = inner.handle(self.handle)?;
-        if self.slice != 0 && !peer.release_slice(inner, self.slice) {
-            return Err(ENXIO);
-        }
-        handle.add_count(-1, inner);
-        Ok(inner.retire_now(&handle))
-    }
-}
-
-/// An id that may be one: 0 is none.
-#[inline]
-fn read_id(place: u64) -> Result<u64> {
-    match user::read_u64(place)? {
-        0 => Err(ENXIO),
-        id => Ok(id),
-    }
-}
-
-/// Gives any number of ids back. By itself, so that the common case has a small frame.
-#[cold]
-#[inline(never)]
-pub(crate) fn give_back(peer: &Arc<Peer>, call: &Receive<'_>) -> Result<GiveBack> {
-    let (n_release, n_drop) = (call.cmd.n_release, call.cmd.n_drop);
-    let slices: Several<u64> = user::read_several(call.cmd.release, n_release as usize)?;
-    let handles: Several<u64> = user::read_several(call.cmd.drop, n_drop as usize)?;
-    call.write_given(0, 0)?;
-    Moving::start(peer, handles.len(), handles.iter().copied())
-        .and_then(Moving::releasing)
-        .and_then(|releasing| {
-            if !slices.is_empty() {
-                peer.release_slices(&slices)?;
-            }
-            // Nothing fails from here on.
-            releasing.finish();
-            Ok(())
-        })
-        .inspect_err(|_| call.restore_given())?;
-    Ok(GiveBack::NOTHING)
 }
 
 /// What a command does in the section that it then receives in.
@@ -480,13 +374,6 @@ pub(crate) fn tell_request(peer: &Arc<Peer>, call: &Receive<'_>, request: &CallR
 }
 
 #[cold]
-fn put_back_one(peer: &Arc<Peer>, entry: Entry) {
-    let mut hand = List::new();
-    hand.push_back(entry);
-    put_back(peer, hand, false);
-}
-
-#[cold]
 fn too_small(peer: &Arc<Peer>, call: &Receive<'_>, needed: usize) -> Error {
     let needed = needed.min(u32::MAX as usize) as u32;
     if let Err(e) = call.write_taken(call.cmd.n_msgs, needed) {
@@ -631,15 +518,6 @@ fn take_many(
     Ok(true)
 }
 
-/// The request first, so that it stands behind what came before it.
-#[cold]
-fn put_back_all(peer: &Arc<Peer>, request: Option<CallRef>, hand: Items, drops: bool) {
-    if let Some(request) = request {
-        unserve(peer, &request);
-    }
-    put_back(peer, hand, drops);
-}
-
 /// Takes the notice that a handle can be sent through again into the hand, if there is one. In the
 /// section that saw it: another receiver may be as quick, and messages may be waiting behind it.
 #[cold]
@@ -701,160 +579,4 @@ fn peek(peer: &Arc<Peer>, call: &mut Receive<'_>) -> Result<bool> {
         kind => describe(call, kind, &mut at, false)?,
     }
     Ok(true)
-}
-
-/// A message was received, or dropped if the caller wants that. Returns where its part of buf[] ends,
-/// if another follows.
-#[inline(always)]
-pub(crate) fn finish_message(
-    peer: &Arc<Peer>,
-    call: &Receive<'_>,
-    m: &Message,
-    used: usize,
-    drops: bool,
-) -> usize {
-    if !m.passed().is_empty() {
-        let dead = m.passed().finish(&mut peer.inner.lock(), !drops);
-        if dead {
-            // Notices that waited for these handles may be received now.
-            peer.wake();
-        }
-    }
-    if call.cmd.n_msgs == 1 && m.baggage().is_none() {
-        return used;
-    }
-    let layout = Layout::new(call, m, used);
-    if let Some(baggage) = m.baggage() {
-        if !drops && layout.creds != layout.fds {
-            baggage.install(call.cmd.buf.wrapping_add(layout.fds as u64));
-        }
-    }
-    layout.end
-}
-
-/// What is no message was received, or dropped. Returns where its part of buf[] ends.
-fn finish_dropped(
-    peer: &Arc<Peer>,
-    call: &Receive<'_>,
-    entry: Entry,
-    used: usize,
-    drops: bool,
-) -> usize {
-    let mut end = used;
-    if let Kind::Call(c) = entry.kind() {
-        let place = c.place.load(Relaxed);
-        if !drops {
-            end = finish_call(peer, call, c, used);
-        } else if let Some(message) = c.message() {
-            message.passed().finish(&mut peer.inner.lock(), false);
-        }
-        if drops {
-            match place {
-                QUEUED => {
-                    if let Some(call) = downcast_call(entry) {
-                        drop_request(&call, econnaborted());
-                    }
-                    return end;
-                }
-                NOTICE => c.place.store(TOLD, Relaxed),
-                _ => forget(c),
-            }
-        }
-        return end;
-    }
-    finish_other(peer, call, entry);
-    end
-}
-
-/// A reply from the queue was received, if it is one.
-fn finish_call(peer: &Arc<Peer>, call: &Receive<'_>, c: &Call, used: usize) -> usize {
-    if c.place.load(Relaxed) != REPLY {
-        return used;
-    }
-    forget(c);
-    match c.message() {
-        Some(message) => finish_message(peer, call, message, used, false),
-        None => used + c.inline_reply().len().next_multiple_of(8),
-    }
-}
-
-/// A notice, or a reply, was received.
-fn finish_other(peer: &Arc<Peer>, call: &Receive<'_>, entry: Entry) {
-    match entry.kind() {
-        Kind::Call(c) => {
-            finish_call(peer, call, c, 0);
-        }
-        Kind::Unused(n) => {
-            let id = n.id.load(Relaxed);
-            drop(entry);
-            retell(peer, id);
-        }
-        Kind::Dead(h) => finish_dead(peer, h.id.load(Relaxed), entry),
-        _ => (),
-    }
-}
-
-/// The notice of a death was received. The handle keeps its id until now.
-fn finish_dead(peer: &Arc<Peer>, id: u64, entry: Entry) {
-    let inner = peer.inner.lock();
-    add_in_hand(entry.kind(), -1);
-    let handle = match inner.ids.get(id) {
-        Some(Object::Handle(handle)) => Some(handle.clone()),
-        _ => None,
-    };
-    // The table has a reference, or else user space has released the handle.
-    drop(inner);
-    drop(entry);
-    if let Some(handle) = handle {
-        let retired = peer.inner.lock().retire(&handle);
-        drop(retired);
-    }
-}
-
-/// After the notice that a node is unused left a receiver's hand: what happened meanwhile could not
-/// be linked.
-fn retell(peer: &Arc<Peer>, id: u64) {
-    let mut inner = peer.inner.lock();
-    let Some(Object::Node(node)) = inner.ids.get(id) else {
-        return;
-    };
-    let node = node.clone();
-    let tell = is_overtaken(&node, &mut inner) && tell_unused(&node, &mut inner, None);
-    drop(inner);
-    if tell {
-        peer.wake();
-    }
-}
-
-/// Puts what was not received back to the front of the queue, in order, but for notices that have
-/// become void meanwhile.
-#[cold]
-fn put_back(peer: &Arc<Peer>, mut hand: Items, drops: bool) {
-    while let Some(entry) = hand.pop_back() {
-        let mut inner = peer.inner.lock();
-        add_in_hand(entry.kind(), -1);
-        let mut why = abi::BUS1_WHY_WITHDRAWN;
-        let (void, unused) = match entry.kind() {
-            Kind::Dead(h) => (h.is_idle(), None),
-            Kind::Unused(n) => (is_overtaken(n, &mut inner), Some(n.id.load(Relaxed))),
-            Kind::Message(m) => {
-                why = abi::BUS1_WHY_RELEASED;
-                (!drops && !m.untake(&mut inner), None)
-            }
-            Kind::Call(c) => (!c.untake(&mut inner), None),
-            #[cfg(CONFIG_KUNIT = "y")]
-            Kind::Test(_) => (false, None),
-        };
-        if !void {
-            inner.queue.push_front(entry);
-            continue;
-        }
-        drop(inner);
-        trace::dropped(&entry, why);
-        drop(entry);
-        if let Some(id) = unused {
-            retell(peer, id);
-        }
-    }
-    peer.wake();
 }

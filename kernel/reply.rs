@@ -12,6 +12,7 @@ use crate::call::{Call, CallEntry, CallRef, Came, Guard, Reply, Terms, LEFT};
 use crate::describe::Receive;
 use crate::ending::{deliver, fail, take_answered, take_token};
 use crate::errno::{ecanceled, econnaborted};
+use crate::give_back::{give_back, GiveBack};
 use crate::handle::Retired;
 use crate::inherit;
 use crate::item::Entry;
@@ -21,7 +22,7 @@ use crate::object::note_all_passed;
 use crate::park::Waker;
 use crate::peer::{Inner, Peer};
 use crate::pool::read_inline;
-use crate::recv::{self, Before, GiveBack};
+use crate::recv::{self, Before};
 use crate::send::{self, is_common, Load};
 use crate::trace;
 use crate::user::{self, copy_in, Payload};
@@ -319,7 +320,7 @@ fn reply_any(peer: &Arc<Peer>, cmd: &mut bus1_cmd_reply, arg: UserPtr, nonblock:
             cmd: &mut cmd.recv,
             arg: place,
         };
-        recv::give_back(peer, &call)?;
+        give_back(peer, &call)?;
         cmd.recv.n_release = 0;
         cmd.recv.n_drop = 0;
     }
