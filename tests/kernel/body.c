@@ -5,10 +5,8 @@
  */
 #include "buffer.h"
 
-#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 TEST("MSG-5 a message refers to a part of a buffer, and only to what is there")
 {

@@ -2,10 +2,8 @@
 /* MSG-1, MSG-3: one message to one node: payload and handles, all or nothing. */
 #include "message.h"
 
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 struct route route_new(size_t pool_size)
 {

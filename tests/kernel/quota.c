@@ -3,15 +3,10 @@
 #include "quota.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <sched.h>
-#include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/wait.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum {

@@ -2,10 +2,7 @@
 /* MSG-1: what can not be sent, or not all of it, is refused and has no effect. */
 #include "message.h"
 
-#include <sched.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 TEST("MSG-1 lengths that are too large, or overflow, are refused")
 {

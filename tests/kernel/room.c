@@ -4,8 +4,6 @@
 
 #include <poll.h>
 #include <sched.h>
-#include <signal.h>
-#include <string.h>
 #include <sys/epoll.h>
 #include <unistd.h>
 

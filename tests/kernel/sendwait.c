@@ -4,7 +4,6 @@
 
 #include <poll.h>
 #include <signal.h>
-#include <string.h>
 #include <unistd.h>
 
 /* A thread that sends `n` times, and waits each time there is no room. */
