@@ -4,28 +4,23 @@
  * that is under way, a fault, a pin.
  */
 #include "idle.h"
+#include "tar.h"
 
 #include <fcntl.h>
-#include <linux/userfaultfd.h>
-#include <poll.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
-/* Memory whose first page is there; who reads further stalls until it is let go. */
+/* A sender whose memory is there only at its beginning. */
 struct stalled {
 	struct test_thread thread;
 	const struct peer *p;
 	u64 dest;
-	u8 *mem;
-	size_t size;
-	int uffd;
+	struct tar tar;
 	int r;
 };
 
@@ -33,37 +28,19 @@ static void stalled_send(void *arg)
 {
 	struct stalled *s = arg;
 
-	s->r = send_data(s->p, s->dest, s->mem, s->size);
+	s->r = send_data(s->p, s->dest, s->tar.mem, s->tar.size);
 }
 
-static void stall(struct stalled *s, const struct peer *p, u64 dest, size_t size)
+static void stall(struct stalled *s, const struct peer *p, u64 dest)
 {
-	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
-	struct pollfd pfd = { .events = POLLIN };
-
-	*s = (struct stalled){ .p = p, .dest = dest, .size = size };
-	pfd.fd = s->uffd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
-	if (s->uffd < 0)
-		SKIP("userfaultfd: %s", strerrorname_np(errno));
-	OK(SYS(ioctl(s->uffd, UFFDIO_API, &api)));
-	s->mem = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	CHECK(s->mem != MAP_FAILED);
-	memset(s->mem, 0xda, page_size());
-	reg.range.start = PTR(s->mem) + page_size();
-	reg.range.len = size - page_size();
-	OK(SYS(ioctl(s->uffd, UFFDIO_REGISTER, &reg)));
+	*s = (struct stalled){ .p = p, .dest = dest, .tar = tar_new() };
 	test_start(&s->thread, stalled_send, s);
-	EQ(poll(&pfd, 1, (int)(30000 * test_slow())), 1);
+	tar_wait(&s->tar);
 }
 
-/* The rest of it is zero. */
 static void let_go(struct stalled *s)
 {
-	struct uffdio_range range = { PTR(s->mem) + page_size(), s->size - page_size() };
-
-	OK(SYS(ioctl(s->uffd, UFFDIO_UNREGISTER, &range)));
-	close(s->uffd);
+	tar_melt(&s->tar);
 	test_join(&s->thread);
 }
 
@@ -71,7 +48,6 @@ TEST("RES-5 the pages of a copy that is under way stay; others go meanwhile")
 {
 	struct peer p = peer_new(128 * page_size()), a = peer_new(0);
 	u64 n = node_new(&p, 1), h = grant(&p, n, &a);
-	size_t size = 8 * page_size();
 	static u8 data[40 * 4096];
 	struct stalled s;
 	struct in in;
@@ -85,7 +61,7 @@ TEST("RES-5 the pages of a copy that is under way stay; others go meanwhile")
 			OK(slice_release(&p, in.m.slice));
 		if (round == 2)
 			shrink();
-		stall(&s, &a, h, size);
+		stall(&s, &a, h);
 		shrink();
 		if (!round)
 			OK(slice_release(&p, in.m.slice));
@@ -95,10 +71,8 @@ TEST("RES-5 the pages of a copy that is under way stay; others go meanwhile")
 		let_go(&s);
 		OK(s.r);
 		OK(recv_now(&p, &in));
-		EQ(in.m.len, size);
-		memset(data, 0xda, page_size());
-		memset(data + page_size(), 0, size - page_size());
-		MEM(in.data, data, size);
+		EQ(in.m.len, s.tar.size);
+		MEM(in.data, s.tar.mem, s.tar.size);
 		EQ(pages_of(&p), 8);
 		OK(slice_release(&p, in.m.slice));
 		shrink();
@@ -264,7 +238,7 @@ TEST("RES-3 the same if a copy is under way when it is closed")
 	shrink();
 	if (!test_counts(&before))
 		SKIP("the module's counts can not be read");
-	stall(&s, &a, h, 16 * page_size());
+	stall(&s, &a, h);
 	peer_close(&p);
 	let_go(&s);
 	ERR(s.r, EHOSTUNREACH);

@@ -5,18 +5,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct route route_new(size_t pool_size)
-{
-	struct route t = { .a = peer_new(0), .b = peer_new(pool_size) };
-
-	t.nb = node_new(&t.b, 0xb0b);
-	t.to_b = grant(&t.b, t.nb, &t.a);
-	return t;
-}
-
 TEST("MSG-1 payloads of every kind of size arrive as they were sent")
 {
-	struct route t = route_new(4 << 20);
+	struct pair t = pair_of(0, 4 << 20);
 	size_t inl = peer_info(&t.b).max_inline, page = page_size();
 	size_t sizes[] = {
 		0, 1, 7, 8, 9, 63, 64, 65, inl - 1, inl, inl + 1, inl + 8, page - 1, page,
@@ -53,7 +44,7 @@ TEST("MSG-1 payloads of every kind of size arrive as they were sent")
 
 TEST("MSG-1 messages keep their boundaries and their handles")
 {
-	struct route t = route_new(1 << 20);
+	struct pair t = pair_of(0, 1 << 20);
 	size_t inl = peer_info(&t.b).max_inline;
 	struct { size_t len; u32 n_handles; } kinds[] = {
 		{ 0, 0 }, { 1, 1 }, { 0, 3 }, { inl, 2 }, { inl + 1, 1 }, { 3, 0 },
@@ -99,7 +90,7 @@ TEST("MSG-1 messages keep their boundaries and their handles")
 
 TEST("MSG-1 a payload of many parts is their concatenation")
 {
-	struct route t = route_new(4 << 20);
+	struct pair t = pair_of(0, 4 << 20);
 	static u8 data[300000];
 	static struct bus1_iovec iov[BUS1_MAX_IOVS];
 	struct in in;
@@ -150,7 +141,7 @@ TEST("MSG-1 a payload of many parts is their concatenation")
 TEST_TIMEOUT("MSG-1 the largest payload fits, and no larger one is taken", 120)
 {
 	enum { PART = 65536 };
-	struct route t = route_new(pool_for(BUS1_MAX_PAYLOAD));
+	struct pair t = pair_of(0, pool_for(BUS1_MAX_PAYLOAD));
 	static u8 part[PART + 1];
 	static struct bus1_iovec iov[BUS1_MAX_IOVS];
 	struct bus1_cmd_send cmd = {
@@ -201,7 +192,7 @@ TEST("MSG-1 a peer may send to its own nodes")
 
 TEST("MSG-3 what is small travels inline, to a peer that has no pool")
 {
-	struct route t = route_new(0);
+	struct pair t = pair_of(0, 0);
 	size_t inl = peer_info(&t.b).max_inline;
 	u8 data[8192];
 	struct in in;
@@ -231,7 +222,7 @@ TEST("MSG-3 what is small travels inline, to a peer that has no pool")
 TEST("MSG-1 a message that no pool of the receiver holds is refused at once")
 {
 	/* Not queued, where it would block what comes after it forever. */
-	struct route t = route_new(8 * page_size());
+	struct pair t = pair_of(0, 8 * page_size());
 	size_t most = 3 * page_size();
 	static u8 data[1 << 16];
 
@@ -259,7 +250,7 @@ TEST("MSG-1 a message that no pool of the receiver holds is refused at once")
 
 TEST("MSG-1 a full queue says EAGAIN, and takes more when something left it")
 {
-	struct route t = route_new(0);
+	struct pair t = pair_of(0, 0);
 	struct bus1_msg msg;
 	u32 sent;
 

@@ -3,15 +3,7 @@
 #ifndef BUS1_TEST_MESSAGE_H
 #define BUS1_TEST_MESSAGE_H
 
-#include "raw.h"
-
-/* a sends to b, which has a pool; `to_b` is a's handle. */
-struct route {
-	struct peer a, b;
-	u64 nb, to_b;
-};
-
-struct route route_new(size_t pool_size);
+#include "cast.h"
 
 /* That what fails has no effect: nothing arrived, nothing changed at either. */
 #define FAILS(t, cmd, err)							\

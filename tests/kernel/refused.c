@@ -10,7 +10,7 @@ TEST("MSG-1 lengths that are too large, or overflow, are refused")
 		BUS1_MAX_PAYLOAD + 1, 1ULL << 31, (1ULL << 32) - 1, 1ULL << 32, (1ULL << 32) + 8,
 		(1ULL << 63) - 1, 1ULL << 63, UINT64_MAX - 7, UINT64_MAX,
 	};
-	struct route t = route_new(1 << 20);
+	struct pair t = pair_of(0, 1 << 20);
 	static u8 data[64];
 	struct bus1_iovec iov[3] = { { PTR(data), 8 }, { PTR(data), 8 }, { PTR(data), 8 } };
 	struct bus1_cmd_send cmd;
@@ -45,7 +45,7 @@ TEST("MSG-1 lengths that are too large, or overflow, are refused")
 
 TEST("MSG-1 every count is bounded before anything is read")
 {
-	struct route t = route_new(1 << 20);
+	struct pair t = pair_of(0, 1 << 20);
 	/* No array of these would be read: there is nothing at 8. */
 	const u32 counts[] = { 1, 2, 0x7fffffff, 0x80000000, 0xffffffff };
 	struct bus1_cmd_send cmd;
@@ -82,7 +82,7 @@ TEST("MSG-1 every count is bounded before anything is read")
 /* Payloads that end in memory that is not there, by one byte or by much. */
 TEST("MSG-1 a payload that can not be read is not sent, nor any of it")
 {
-	struct route t = route_new(1 << 20);
+	struct pair t = pair_of(0, 1 << 20);
 	size_t inl = peer_info(&t.b).max_inline, page = page_size();
 	size_t good[] = { 0, 1, 8, inl - 1, inl, inl + 1, page, page + 100, 10 * page };
 	u64 n = node_new(&t.a, 1);
@@ -137,7 +137,7 @@ TEST("MSG-1 a payload that can not be read is not sent, nor any of it")
 
 TEST("MSG-1 arrays that can not be read, or only in part, send nothing")
 {
-	struct route t = route_new(1 << 20);
+	struct pair t = pair_of(0, 1 << 20);
 	u64 *dests = edge_alloc(3 * sizeof(*dests));
 	struct bus1_iovec *iov = edge_alloc(3 * sizeof(*iov));
 	struct bus1_pass *pass = edge_alloc(3 * sizeof(*pass));
@@ -190,7 +190,7 @@ TEST("MSG-1 arrays that can not be read, or only in part, send nothing")
 
 TEST("MSG-1 one handle that is not known, and nothing is sent")
 {
-	struct route t = route_new(1 << 20);
+	struct pair t = pair_of(0, 1 << 20);
 	u64 n = node_new(&t.a, 1), gone = node_new(&t.a, 2), ids[BUS1_MAX_HANDLES];
 	u32 counts[] = { 1, 2, 33, BUS1_MAX_HANDLES };
 	u64 bad[3];
@@ -216,7 +216,7 @@ TEST("MSG-1 one handle that is not known, and nothing is sent")
 
 TEST("MSG-1 handles are passed with no flags and rights that are unknown")
 {
-	struct route t = route_new(0);
+	struct pair t = pair_of(0, 0);
 	struct bus1_pass pass[2] = { { .id = t.to_b }, { .id = t.to_b } };
 	struct bus1_cmd_send cmd = { .dest = t.to_b, .handles = PTR(pass), .n_handles = 2 };
 
@@ -236,7 +236,7 @@ TEST("MSG-1 handles are passed with no flags and rights that are unknown")
 
 TEST("MSG-1 a send says exactly one destination and one payload")
 {
-	struct route t = route_new(1 << 16);
+	struct pair t = pair_of(0, 1 << 16);
 	u64 dests[1] = { t.to_b };
 	s32 errors[1] = { 77 };
 	struct bus1_iovec iov = { PTR("ab"), 2 };
@@ -280,7 +280,7 @@ TEST("MSG-1 a send says exactly one destination and one payload")
 
 TEST("MSG-1 a destination that is no more, or never was")
 {
-	struct route t = route_new(0);
+	struct pair t = pair_of(0, 0);
 	u64 dead = node_new(&t.b, 1), own_dead = node_new(&t.a, 2), h = grant(&t.b, dead, &t.a);
 	struct peer gone = peer_new(0);
 	u64 to_gone = grant(&gone, node_new(&gone, 1), &t.a);
@@ -299,7 +299,7 @@ TEST("MSG-1 a destination that is no more, or never was")
 }
 
 struct shifty {
-	struct route t;
+	struct pair t;
 	struct bus1_iovec iov[4];
 	struct bus1_pass pass[4];
 	u64 dests[4];
@@ -329,7 +329,7 @@ static void shift(void *arg)
 TEST("MSG-1 arrays that change while they are read do no harm")
 {
 	static u8 data[4096];
-	struct shifty s = { .t = route_new(1 << 20) };
+	struct shifty s = { .t = pair_of(0, 1 << 20) };
 	struct test_thread thread;
 	unsigned int ok = 0;
 	struct in in;
@@ -379,7 +379,7 @@ TEST("MSG-1 arrays that change while they are read do no harm")
 
 TEST("MSG-1 arrays and payload may be the same memory")
 {
-	struct route t = route_new(1 << 16);
+	struct pair t = pair_of(0, 1 << 16);
 	union {
 		struct bus1_pass pass[4];
 		u64 dests[8];
