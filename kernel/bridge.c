@@ -372,31 +372,6 @@ int bus1_wait_for(struct wait_queue_head *wait, const bool *flag,
 	return 0;
 }
 
-int bus1_copy_struct(void *dst, unsigned long ksize, const void *src,
-		     unsigned long usize)
-{
-	return copy_struct_from_user(dst, ksize, (const void __user *)src, usize);
-}
-
-int bus1_put_pair(__u32 *place, __u32 first, __u32 second)
-{
-	u32 both[2] = { first, second };
-	u64 pair;
-
-	memcpy(&pair, both, sizeof(pair));
-	return put_user(pair, (u64 __user *)place);
-}
-
-int bus1_get_u64(__u64 *value, const __u64 *place)
-{
-	return get_user(*value, (const __u64 __user *)place);
-}
-
-int bus1_clear_user(void *dst, unsigned long size)
-{
-	return clear_user((void __user *)dst, size) ? -EFAULT : 0;
-}
-
 __u64 bus1_random(void)
 {
 	return get_random_u64();

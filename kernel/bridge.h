@@ -210,6 +210,8 @@ int bus1_copy_struct(void *dst, unsigned long ksize, const void *src,
 /* A pair of numbers at once: 0 or -EFAULT. */
 int bus1_put_pair(__u32 *place, __u32 first, __u32 second);
 int bus1_get_u64(__u64 *value, const __u64 *place);
+int bus1_get_pass(struct bus1_pass *pass, const struct bus1_pass *place);
+int bus1_put_handle(struct bus1_handle *place, const struct bus1_handle *handle);
 /* Zero user memory: 0 or -EFAULT. */
 int bus1_clear_user(void *dst, unsigned long size);
 

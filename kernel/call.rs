@@ -35,9 +35,9 @@
 use crate::abi::{self, bus1_cmd_call};
 use crate::describe::most_in_buf;
 use crate::errno::{econnaborted, econnreset, ehostunreach};
-use crate::ids::{Growth, Hashed};
+use crate::ids::{Growth, Hashed, Need};
 use crate::inherit::{self, Priority};
-use crate::item::{Deliver, Entry, Item, Ready, Tag};
+use crate::item::{downcast_call, Deliver, Entry, Item, Ready, Tag};
 use crate::lease::Leases;
 use crate::limits::Limit;
 use crate::message::{Draft, Kind, Message, INLINE};
@@ -53,8 +53,12 @@ use core::ptr;
 use kernel::list::ListArc;
 use kernel::prelude::*;
 use kernel::sync::atomic::{ordering, ordering::Relaxed, Atomic};
+use kernel::sync::lock::spinlock::SpinLockBackend;
 use kernel::sync::{Arc, UniqueArc};
 use kernel::types::Opaque;
+
+/// A peer's lock.
+pub(crate) type Guard<'a> = kernel::sync::lock::Guard<'a, Inner, SpinLockBackend>;
 
 pub(crate) type CallRef = Arc<Item<Call>>;
 
@@ -346,13 +350,13 @@ impl Call {
         unsafe { (*self.request.get()).as_ref() }
     }
 
-    /// The receiver has what it brings. No lock may be held.
-    pub(crate) fn drop_request(&self) {
-        let server = self.node.owner.inner.lock();
-        // SAFETY: Under the server's lock, and only who receives the request looks at it without.
-        let request = unsafe { (*self.request.get()).take() };
-        drop(server);
-        drop(request);
+    /// The receiver, who has it as `SERVED`, has what it brings. No lock may be held.
+    #[inline]
+    pub(crate) fn drop_request(&self, server: &Peer) {
+        // SAFETY: Others look at it under the server's lock, and as long as it is `QUEUED`.
+        if let Some(draft) = unsafe { (*self.request.get()).take() } {
+            draft.recycle(server);
+        }
     }
 
     /// The payload of a small request.
@@ -382,6 +386,14 @@ impl Call {
         unsafe { &*self.reply.get() }
     }
 
+    /// A reply that is more than small. As [`reply`](Self::reply).
+    #[inline]
+    pub(crate) fn large_reply(&self) -> Option<&Message> {
+        let reply = self.reply();
+        let draft = reply.draft.as_ref().filter(|_| reply.has_draft);
+        draft.map(Draft::get)
+    }
+
     /// The payload of a small reply.
     #[inline]
     pub(crate) fn inline_reply(&self) -> &[u8] {
@@ -406,13 +418,11 @@ impl Call {
     /// What stands in a queue, if it is more than small: the request, or the reply.
     #[inline]
     pub(crate) fn message(&self) -> Option<&Message> {
-        let draft = match self.place.load(Relaxed) {
+        match self.place.load(Relaxed) {
             NOTICE | TOLD => None,
-            REPLY if self.reply().has_draft => self.reply().draft.as_ref(),
-            REPLY => None,
-            _ => self.request(),
-        };
-        draft.map(Draft::get)
+            REPLY => self.large_reply(),
+            _ => self.request().map(Draft::get),
+        }
     }
 
     /// The same to be looked at without the lock of that queue, which is held.
@@ -630,12 +640,7 @@ pub(crate) fn link(entry: ListArc<Item<Call>>, from: &Peer) -> Result<(Woken, bo
     // SAFETY: The caller of this keeps a reference to the call, and that its node.
     let node = unsafe { &*node };
     let server = &node.owner;
-    let mut inner = server.inner.lock();
-    while inner.call_growth().is_some() {
-        drop(inner);
-        grow(server)?;
-        inner = server.inner.lock();
-    }
+    let mut inner = lock_with_room(server)?;
     if inner.closed || node.refuses(&mut inner) {
         drop(inner);
         return Err(ehostunreach());
@@ -658,7 +663,7 @@ pub(crate) fn link(entry: ListArc<Item<Call>>, from: &Peer) -> Result<(Woken, bo
     // Nothing fails from here on.
     trace::called(from, &entry);
     if entry.parent.is_some() {
-        if let Some(waker) = nest(&entry, &mut inner) {
+        if let Some(waker) = nest(&entry) {
             let call: CallRef = entry.into_arc();
             Call::serve_given(&call, &mut inner);
             drop(inner);
@@ -684,30 +689,52 @@ pub(crate) fn link(entry: ListArc<Item<Call>>, from: &Peer) -> Result<(Woken, bo
     Ok((push(entry, server, inner), false))
 }
 
-/// Makes room for another request in the table of calls.
+/// The lock of a peer that has room for another call in its table, besides one for each request in its
+/// queue. ENOMEM; EHOSTUNREACH if it is closed.
+#[inline(always)]
+fn lock_with_room(peer: &Peer) -> Result<Guard<'_>> {
+    let mut inner = peer.inner.lock();
+    while let Some(need) = inner.call_growth() {
+        drop(inner);
+        inner = grow(peer, need)?;
+    }
+    Ok(inner)
+}
+
 #[cold]
 #[inline(never)]
-fn grow(server: &Peer) -> Result {
-    let Some(need) = server.inner.lock().call_growth() else {
-        return Ok(());
-    };
+fn grow(peer: &Peer, need: Need) -> Result<Guard<'_>> {
     let growth = Growth::new(need)?;
-    let mut inner = server.inner.lock();
+    let mut inner = peer.inner.lock();
     if inner.closed {
+        drop(inner);
         return Err(ehostunreach());
     }
-    let rest = inner.grow_calls(growth);
-    drop(inner);
-    drop(rest);
+    if let Some(rest) = inner.grow_calls(growth) {
+        drop(inner);
+        drop(rest);
+        inner = peer.inner.lock();
+    }
+    Ok(inner)
+}
+
+/// Gives a call an id in its caller's table. ENOMEM.
+pub(crate) fn enter(call: &CallRef) -> Result {
+    let mut inner = lock_with_room(&call.caller)?;
+    if let Some(id) = inner.add_call(CallEntry::Made(call.clone())) {
+        call.id.store(id, Relaxed);
+    }
     Ok(())
 }
 
+/// The call is known by its id no more.
+pub(crate) fn forget(call: &Call) {
+    let entry = call.caller.inner.lock().remove_call(call.id.load(Relaxed));
+    drop(entry);
+}
+
 #[inline(never)]
-fn push(
-    entry: ListArc<Item<Call>>,
-    server: &Arc<Peer>,
-    mut inner: kernel::sync::lock::Guard<'_, Inner, kernel::sync::lock::spinlock::SpinLockBackend>,
-) -> Woken {
+fn push(entry: ListArc<Item<Call>>, server: &Arc<Peer>, mut inner: Guard<'_>) -> Woken {
     let level = server.level(entry.terms.priority);
     entry.place.store(QUEUED, Relaxed);
     inner.n_requests += 1;
@@ -718,7 +745,7 @@ fn push(
 /// A thread of the server's that waits for a call which this one is a part of, and serves such. It
 /// goes away for that, and finds the request. With the server's lock held.
 #[cold]
-fn nest(call: &ListArc<Item<Call>>, server: &mut Inner) -> Option<Waker> {
+fn nest(call: &ListArc<Item<Call>>) -> Option<Waker> {
     let mut ancestor = call.parent.as_ref();
     while let Some(a) = ancestor {
         if a.terms.nests
@@ -732,7 +759,6 @@ fn nest(call: &ListArc<Item<Call>>, server: &mut Inner) -> Option<Waker> {
         }
         ancestor = a.parent.as_ref();
     }
-    let _ = server;
     None
 }
 
@@ -761,11 +787,9 @@ pub(crate) fn deliver(call: &CallRef) {
     }
     let caller = &call.caller;
     let mut inner = caller.inner.lock();
-    let is_there = matches!(inner.call(call.id.load(Relaxed)), Some(CallEntry::Made(c)) if Arc::ptr_eq(c, call));
-    let woken = if is_there {
-        push_reply(call, &mut inner, false)
-    } else {
-        Woken::NOBODY
+    let woken = match inner.call(call.id.load(Relaxed)) {
+        Some(CallEntry::Made(c)) if Arc::ptr_eq(c, call) => push_reply(call, &mut inner, false),
+        _ => Woken::NOBODY,
     };
     drop(inner);
     woken.wake();
@@ -868,7 +892,7 @@ pub(crate) fn withdraw(call: &CallRef) {
 }
 
 /// A request that its receiver could not be told of goes back into the queue; unless its caller
-/// has left. `why` it is dropped then.
+/// has left.
 #[cold]
 pub(crate) fn unserve(server: &Peer, call: &CallRef) {
     inherit::end(call);
@@ -920,7 +944,7 @@ pub(crate) fn discard(item: Entry, why: u32) {
     } else {
         ehostunreach()
     };
-    if let Some(call) = crate::item::downcast_call(item) {
+    if let Some(call) = downcast_call(item) {
         drop_request(&call, error);
     }
 }

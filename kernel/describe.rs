@@ -6,7 +6,7 @@ use crate::abi::{self, bus1_cmd_recv, bus1_handle, bus1_msg};
 use crate::call::{Call, NOTICE, QUEUED, REPLY, SERVED, TOLD};
 use crate::item::Item;
 use crate::message::{Kind, Message};
-use crate::user::{self, copy_out, write, write_entry, write_pair};
+use crate::user::{self, copy_out, write_entry, write_handle, write_pair};
 use core::mem::{offset_of, size_of};
 use kernel::prelude::*;
 use kernel::sync::atomic::ordering::Relaxed;
@@ -388,7 +388,7 @@ fn describe_content(
         msg.n_handles = m.passed().len() as u32;
         msg.handles = end as u32;
         for passed in m.passed().iter() {
-            write(place(end), &passed.describe())?;
+            write_handle(place(end), &passed.describe())?;
             end += size_of::<bus1_handle>();
         }
         return Ok(end);
@@ -423,7 +423,7 @@ fn describe_extras(
             msg.handles = layout.handles as u32;
             for (i, passed) in m.passed().iter().enumerate() {
                 let at = layout.handles + i * size_of::<bus1_handle>();
-                write(place(at), &passed.describe())?;
+                write_handle(place(at), &passed.describe())?;
             }
         }
     }

@@ -527,17 +527,22 @@ impl Draft {
         priority: u8,
         n_handles: usize,
     ) -> Result<Self> {
-        from.user.charge(Limit::Messages, 1 + n_handles)?;
-        let memory = node
-            .owner
-            .spare
-            .take()
-            .inspect_err(|_| from.user.discharge(Limit::Messages, 1 + n_handles))?;
-        let charged = from
-            .user
-            .as_ptr()
-            .cast::<Account>()
-            .wrapping_byte_add(FOR_USER);
+        let user = from.user;
+        user.charge(Limit::Messages, 1 + n_handles)?;
+        let charged = user.as_ptr().cast::<Account>().wrapping_byte_add(FOR_USER);
+        Self::charged(charged, node, len, priority, n_handles)
+            .inspect_err(|_| user.discharge(Limit::Messages, 1 + n_handles))
+    }
+
+    #[inline(always)]
+    fn charged(
+        charged: *mut Account,
+        node: NodeRef,
+        len: usize,
+        priority: u8,
+        n_handles: usize,
+    ) -> Result<Self> {
+        let memory = node.owner.spare.take()?;
         let message = memory.pin_init_with(Item::new(try_pin_init!(Message {
                 node,
                 written: UnsafeCell::new(Written {
@@ -647,10 +652,7 @@ impl Draft {
     /// What a reply to a call of a peer's may take at most, set aside: it is charged to nobody
     /// but by what it is. EMSGSIZE if there is never so much, EAGAIN if it is not there now.
     pub(crate) fn for_reply(caller: &Arc<Peer>, len: usize) -> Result<Self> {
-        let mut draft = Self::new(caller, caller.reply_node()?, len, 0, 0)?;
-        if let Some(user) = draft.0.take_user() {
-            discharge_user(user, &Amounts::MESSAGE);
-        }
+        let mut draft = Self::charged(core::ptr::null_mut(), caller.reply_node()?, len, 0, 0)?;
         let granules = draft.amounts().granules();
         if granules != 0 {
             draft.written().slice = caller.reserve_reply(granules)?;
@@ -683,12 +685,16 @@ impl Draft {
         self.set_sent();
     }
 
-    /// It is what its caller gets: what is left of the space goes back.
-    pub(crate) fn finish_reply(&self) {
+    /// It is what its caller gets: what is left of the space, which was for `most` bytes, goes back.
+    pub(crate) fn finish_reply(&self, most: usize) {
         self.set_sent();
+        let granules = self.len().div_ceil(GRANULE).max(1);
+        if granules == most.div_ceil(GRANULE) {
+            return;
+        }
         if let Some(slice) = self.0.slice() {
             let owner = &self.0.node.owner;
-            let granules = self.len().div_ceil(GRANULE).max(1) as u32;
+            let granules = granules as u32;
             let mut inner = owner.inner.lock();
             inner.slices.shrink(slice.id, granules);
             owner.unlock_room(inner);
@@ -704,6 +710,12 @@ impl Draft {
 
     pub(crate) fn get(&self) -> &Message {
         &self.0
+    }
+
+    /// It was received, by the peer whose node it is for, or will not be: its memory is for the next.
+    #[inline]
+    pub(crate) fn recycle(self, owner: &Peer) {
+        owner.spare.put(self.0.into_arc());
     }
 
     /// It is booked, and about to be linked.

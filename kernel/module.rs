@@ -14,7 +14,7 @@
 //! | `backing`, `pool`, `baggage` | the memory of a pool and its pages; files, stamps, where a body is |
 //! | `memfd`, `node`, `handle`, `message`, `peer`, `room`, `reclaim`, `moving`, `spare` | what a buffer has, the objects, the peer that ties them together, who waits for room there, idle pages of its pool, counts on their way out, memory for the next message |
 //! | `park`, `call`, `inherit`, `lease` | threads that wait at a peer; a call, whom it raises, and what it lends |
-//! | `object`, `export`, `buffer`, `send`, `describe`, `recv`, `request`, `reply` | the commands, and how what is received is described |
+//! | `object`, `export`, `buffer`, `send`, `describe`, `recv`, `waiting`, `request`, `reply` | the commands, and how what is received is described |
 //! | `trace`, `fdinfo` | how all of this is watched: the tracepoints, which others fire, and what `/proc` shows |
 //! | `command` | the table of commands, and the entry points that C calls |
 //!
@@ -65,6 +65,7 @@ mod slices;
 mod spare;
 mod trace;
 mod user;
+mod waiting;
 
 /// C holds `module_init`; the printing macros want this.
 #[allow(dead_code)]

@@ -172,7 +172,7 @@ impl Parked {
     /// # Safety
     ///
     /// The record stays where it is until it is [out](Receiver::is_out), or was [removed](Self::remove).
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn push(&self, _inner: &mut Inner, receiver: &Receiver) {
         let task = Waker::current().map_or(ptr::null_mut(), Waker::into_raw);
         receiver.task.store(task, ordering::Relaxed);

@@ -10,7 +10,7 @@
 //! program that gives back a slice that it has not been told of loses the message.
 
 use crate::abi::{self, bus1_cmd_recv};
-use crate::call::{drop_request, unserve, Call, CallRef, NOTICE, QUEUED, REPLY, TOLD};
+use crate::call::{drop_request, forget, unserve, Call, CallRef, NOTICE, QUEUED, REPLY, TOLD};
 use crate::describe::{
     add_in_hand, describe, describe_peeked, describe_request, describe_writable, fit, size_in_buf,
     Cursor, Layout, Receive,
@@ -108,7 +108,7 @@ pub(crate) fn check_nothing(cmd: &bus1_cmd_recv) -> Result {
 
 /// What the caller gives back before it receives: a slice, a handle, or 0. It is given back in the
 /// section that messages are taken in.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub(crate) struct GiveBack {
     slice: u64,
     handle: u64,
@@ -127,12 +127,6 @@ impl GiveBack {
             return Ok(Self::NOTHING);
         }
         Self::read(peer, call)
-    }
-
-    /// The same, not in line.
-    #[inline(never)]
-    pub(crate) fn of_call(peer: &Arc<Peer>, call: &Receive<'_>) -> Result<Self> {
-        Self::of(peer, call)
     }
 
     /// Reads the ids if there are few, or else gives all of them back. The caller's counts of them
@@ -220,7 +214,7 @@ pub(crate) fn give_back(peer: &Arc<Peer>, call: &Receive<'_>) -> Result<GiveBack
 pub(crate) trait Before {
     /// Under the lock. If it fails nothing has happened.
     fn run(&mut self, peer: &Peer, inner: &mut Inner) -> Result;
-    /// What the command gives back is given back.
+    /// What the command gives back is given back; or nothing is.
     fn has_given(&self) -> bool;
     /// After that, without the lock, if it has not failed. Whether the thread is parked, and about to sleep.
     fn done(&mut self, peer: &Peer, parked: bool);
@@ -392,7 +386,8 @@ fn take_one(
     let mut needed = 0;
     let mut inner = peer.inner.lock();
     if let Err(e) = before.run(peer, &mut inner) {
-        drop(inner);
+        // A reply that is too late makes room, too.
+        peer.unlock_room(inner);
         if !before.has_given() {
             call.restore_given();
         }
@@ -477,7 +472,7 @@ pub(crate) fn tell_request(peer: &Arc<Peer>, call: &Receive<'_>, request: &CallR
         if !draft.get().is_plain() {
             finish_message(peer, call, draft.get(), 0, false);
         }
-        request.drop_request();
+        request.drop_request(peer);
     }
     trace::request_received(request);
     Ok(())
@@ -514,7 +509,8 @@ fn take_many(
 ) -> Result<bool> {
     let mut inner = peer.inner.lock();
     if let Err(e) = before.run(peer, &mut inner) {
-        drop(inner);
+        // A reply that is too late makes room, too.
+        peer.unlock_room(inner);
         if !before.has_given() {
             call.restore_given();
         }
@@ -627,7 +623,7 @@ fn take_many(
         begin_current(&request);
         if let Some(draft) = request.request() {
             finish_message(peer, call, draft.get(), used, false);
-            request.drop_request();
+            request.drop_request(peer);
         }
         trace::request_received(&request);
     }
@@ -760,7 +756,7 @@ fn finish_dropped(
                     return end;
                 }
                 NOTICE => c.place.store(TOLD, Relaxed),
-                _ => forget(peer, c),
+                _ => forget(c),
             }
         }
         return end;
@@ -774,17 +770,11 @@ fn finish_call(peer: &Arc<Peer>, call: &Receive<'_>, c: &Call, used: usize) -> u
     if c.place.load(Relaxed) != REPLY {
         return used;
     }
-    forget(peer, c);
+    forget(c);
     match c.message() {
         Some(message) => finish_message(peer, call, message, used, false),
         None => used + c.inline_reply().len().next_multiple_of(8),
     }
-}
-
-/// The call is known by its id no more.
-fn forget(peer: &Peer, c: &Call) {
-    let entry = peer.inner.lock().remove_call(c.id.load(Relaxed));
-    drop(entry);
 }
 
 /// A notice, or a reply, was received.

@@ -8,9 +8,13 @@
 
 use crate::abi::{self, bus1_cmd_reply, bus1_cmd_send, bus1_msg};
 use crate::baggage::Baggage;
-use crate::call::{deliver, fail, take_answered, take_token, Call, CallEntry, CallRef, Came, LEFT};
+use crate::call::{
+    deliver, fail, take_answered, take_token, Call, CallEntry, CallRef, Came, Guard, Reply, Terms,
+    LEFT,
+};
 use crate::describe::Receive;
 use crate::errno::{ecanceled, econnaborted};
+use crate::handle::Retired;
 use crate::inherit;
 use crate::item::Entry;
 use crate::message::{Draft, INLINE};
@@ -19,12 +23,12 @@ use crate::object::note_all_passed;
 use crate::park::Waker;
 use crate::peer::{Inner, Peer};
 use crate::pool::read_inline;
-use crate::recv::{self, Before};
-use crate::request::{self, Waiting};
+use crate::recv::{self, Before, GiveBack};
 use crate::send::{self, is_common, Load};
 use crate::trace;
 use crate::user::{self, copy_in, Payload};
-use core::mem::{offset_of, size_of, MaybeUninit};
+use crate::waiting::{resume, Waiting};
+use core::mem::{offset_of, size_of, ManuallyDrop, MaybeUninit};
 use kernel::prelude::*;
 use kernel::sync::atomic::ordering::Relaxed;
 use kernel::sync::Arc;
@@ -88,50 +92,74 @@ pub(crate) fn reply(
     arg: UserPtr,
     nonblock: bool,
 ) -> Result {
-    if !is_small(cmd) {
+    if !is_bytes(cmd) {
         return reply_any(peer, cmd, arg, nonblock);
     }
-    let mut data = [MaybeUninit::uninit(); INLINE];
-    let len = cmd.send.len as usize;
-    copy_in(&mut data[..len], cmd.send.data)?;
-    let mut answer = Answer {
-        token: cmd.send.dest,
-        flags: reply_flags(cmd.flags),
-        data: &data[..len],
-        notice: None,
-        call: None,
-        next: None,
-    };
-    let mut call = Receive {
-        cmd: &mut cmd.recv,
-        arg: arg.wrapping_byte_add(offset_of!(bus1_cmd_reply, recv)),
-    };
-    let r = recv::receive(peer, &mut call, nonblock, &mut answer);
-    if let (Err(_), 0) = (&r, answer.token) {
-        used_up(arg);
+    if cmd.send.len > INLINE as u64 || cmd.recv.n_release | cmd.recv.n_drop != 0 {
+        return reply_bytes(peer, cmd, arg, nonblock);
     }
-    r
+    let mut data = [MaybeUninit::uninit(); INLINE];
+    let data = &mut data[..cmd.send.len as usize];
+    copy_in(data, cmd.send.data)?;
+    let mut answer = Answer::<true>::new(cmd, data);
+    let r = recv::receive(peer, &mut receive_of(cmd, arg), nonblock, &mut answer);
+    answer.end(r, arg)
 }
 
-/// A few bytes, nothing to give back, and something to be received: all that there is to check about it.
+/// Bytes alone, which are more than small, or something is given back.
+#[inline(never)]
+fn reply_bytes(
+    peer: &Arc<Peer>,
+    cmd: &mut bus1_cmd_reply,
+    arg: UserPtr,
+    nonblock: bool,
+) -> Result {
+    let payload = Payload::One(cmd.send.data, cmd.send.len as usize);
+    let mut data = [MaybeUninit::uninit(); INLINE];
+    let mut answer = Answer::<false>::new(cmd, &[]);
+    match data.get_mut(..payload.len()) {
+        Some(data) => {
+            copy_in(data, cmd.send.data)?;
+            answer.data = data;
+        }
+        None => answer.is_filled = true,
+    }
+    let mut receive = receive_of(cmd, arg);
+    answer.back = GiveBack::of(peer, &receive)?;
+    if answer.is_filled {
+        fill_bytes(peer, &mut answer, &receive, &payload).inspect_err(|e| {
+            if *e == ecanceled() {
+                used_up(arg);
+            }
+        })?;
+    }
+    let r = recv::receive(peer, &mut receive, nonblock, &mut answer);
+    answer.end(r, arg)
+}
+
+/// Of a reply.
 #[inline(always)]
-fn is_small(cmd: &bus1_cmd_reply) -> bool {
+fn receive_of(cmd: &mut bus1_cmd_reply, arg: UserPtr) -> Receive<'_> {
+    Receive {
+        cmd: &mut cmd.recv,
+        arg: arg.wrapping_byte_add(offset_of!(bus1_cmd_reply, recv)),
+    }
+}
+
+/// Bytes alone, at most one of each to give back, and something to be received: all that there is to
+/// check about it.
+#[inline(always)]
+fn is_bytes(cmd: &bus1_cmd_reply) -> bool {
     const FLAGS: u64 = (abi::BUS1_RECV_NONBLOCK | abi::BUS1_RECV_FDS | abi::BUS1_RECV_MEMFD) as u64;
 
     let (send, recv) = (&cmd.send, &cmd.recv);
     let none = cmd.id | send.handles | (recv.flags & !FLAGS) | (cmd.flags & !ERROR);
-    let numbers = send.n_handles
-        | send.priority
-        | recv.n_release
-        | recv.n_drop
-        | recv.buf_used
-        | recv.index
-        | recv.reserved;
+    let numbers = send.n_handles | send.priority | recv.buf_used | recv.index | recv.reserved;
     none | u64::from(numbers) | (recv.buf % 8) == 0
         && recv.n_msgs == 1
+        && recv.n_release | recv.n_drop <= 1
         && recv.msg_size as usize == size_of::<bus1_msg>()
         && send.dest != 0
-        && send.len <= INLINE as u64
         && is_common(send)
 }
 
@@ -151,32 +179,77 @@ fn reply_flags(flags: u64) -> u32 {
     }
 }
 
-/// Answers with a few bytes, in the section that the next request is received in.
-struct Answer<'a> {
+/// Gives back and answers with bytes alone, in the section that the next request is received in.
+/// It is small, and nothing is given back, if it is `ONLY` that.
+struct Answer<'a, const ONLY: bool> {
     /// 0 when it is used up.
     token: u64,
     flags: u32,
+    /// It is [there](fill_bytes) already.
+    is_filled: bool,
+    /// A small reply.
     data: &'a [MaybeUninit<u8>],
+    back: GiveBack,
+    /// By giving back. Dropped by `done`, or at the end.
+    retired: ManuallyDrop<Option<Retired>>,
     notice: Option<Entry>,
     call: Option<CallRef>,
     next: Option<Waker>,
 }
 
-impl Before for Answer<'_> {
+impl<'a, const ONLY: bool> Answer<'a, ONLY> {
+    #[inline(always)]
+    fn new(cmd: &bus1_cmd_reply, data: &'a [MaybeUninit<u8>]) -> Self {
+        Self {
+            token: cmd.send.dest,
+            flags: reply_flags(cmd.flags),
+            is_filled: false,
+            data,
+            back: GiveBack::NOTHING,
+            retired: ManuallyDrop::new(None),
+            notice: None,
+            call: None,
+            next: None,
+        }
+    }
+
+    /// What the command comes to.
+    #[inline(always)]
+    fn end(mut self, r: Result, arg: UserPtr) -> Result {
+        if r.is_err() {
+            drop(self.retired.take());
+            if self.token == 0 {
+                used_up(arg);
+            }
+        }
+        r
+    }
+}
+
+impl<const ONLY: bool> Before for Answer<'_, ONLY> {
     #[inline(always)]
     fn run(&mut self, peer: &Peer, inner: &mut Inner) -> Result {
         if self.token == 0 {
             return Ok(());
         }
-        let (call, notice) = take_token(inner, self.token)?;
+        if !ONLY && self.back != GiveBack::NOTHING {
+            self.back.apply(peer, inner, &mut self.retired)?;
+            self.back = GiveBack::NOTHING;
+        }
+        let (call, notice) = if !ONLY && self.is_filled {
+            take_answered(inner, self.token)?
+        } else {
+            take_token(inner, self.token)?
+        };
         self.token = 0;
         self.notice = notice;
         // SAFETY: The token is ours.
-        unsafe {
-            call.inline_reply_mut()[..self.data.len()].copy_from_slice(self.data);
-            let reply = call.reply_mut();
+        let reply = unsafe { call.reply_mut() };
+        reply.flags = self.flags;
+        if ONLY || !self.is_filled {
             reply.len = self.data.len() as u32;
-            reply.flags = self.flags;
+            // SAFETY: As above.
+            unsafe { call.inline_reply_mut()[..self.data.len()].copy_from_slice(self.data) };
         }
         call.note_fault();
         trace::replied(peer, &call);
@@ -194,11 +267,14 @@ impl Before for Answer<'_> {
 
     #[inline(always)]
     fn has_given(&self) -> bool {
-        true
+        ONLY || self.back == GiveBack::NOTHING
     }
 
     #[inline(always)]
     fn done(&mut self, _peer: &Peer, parked: bool) {
+        if !ONLY && self.retired.is_some() {
+            drop(self.retired.take());
+        }
         let Some(call) = self.call.take() else {
             return;
         };
@@ -272,7 +348,7 @@ fn reply_any(peer: &Arc<Peer>, cmd: &mut bus1_cmd_reply, arg: UserPtr, nonblock:
             receive: call,
             id: arg.wrapping_byte_add(offset_of!(bus1_cmd_reply, id)),
         };
-        request::resume(peer, id, next, waiting)
+        resume(peer, id, next, waiting)
     } else if n_msgs != 0 {
         recv::receive(peer, &mut call, nonblock, &mut Answered(next))
     } else {
@@ -322,26 +398,74 @@ fn drop_token(peer: &Peer, token: u64) -> Result {
     Ok(())
 }
 
+/// The call of a token is about to be answered, by the caller of this alone. ECANCELED if that is too
+/// late, ENXIO, EBUSY.
+fn start_answer(peer: &Peer, mut inner: Guard<'_>, token: u64) -> Result<CallRef> {
+    let (r, left) = match inner.call(token) {
+        Some(CallEntry::Served(call)) if call.answering.load(Relaxed) => (Err(EBUSY), None),
+        Some(CallEntry::Served(call)) if call.state() == LEFT => {
+            (Err(ecanceled()), Some(take_token(&mut inner, token)?))
+        }
+        Some(CallEntry::Served(call)) => {
+            call.answering.store(true, Relaxed);
+            (Ok(call.clone()), None)
+        }
+        _ => (Err(ENXIO), None),
+    };
+    peer.unlock_room(inner);
+    if let Some((call, _notice)) = left {
+        trace::replied(peer, &call);
+    }
+    r
+}
+
+/// Gives back, and copies a reply of bytes alone to the space that is set aside for it: it is about to be
+/// answered if that goes well.
+#[inline(never)]
+fn fill_bytes(
+    peer: &Peer,
+    answer: &mut Answer<'_, false>,
+    receive: &Receive<'_>,
+    payload: &Payload,
+) -> Result {
+    let mut inner = peer.inner.lock();
+    let mut retired = None;
+    if let Err(e) = answer.back.apply(peer, &mut inner, &mut retired) {
+        drop(inner);
+        receive.restore_given();
+        return Err(e);
+    }
+    answer.back = GiveBack::NOTHING;
+    let call = start_answer(peer, inner, answer.token);
+    drop(retired);
+    let call = call?;
+    // SAFETY: It is marked as being answered, by us.
+    let filled = copy_bytes(unsafe { call.reply_mut() }, &call.terms, payload);
+    if filled.is_err() {
+        let _inner = peer.inner.lock();
+        call.answering.store(false, Relaxed);
+    }
+    filled
+}
+
+fn copy_bytes(reply: &mut Reply, terms: &Terms, payload: &Payload) -> Result {
+    let most = terms.most.len as usize;
+    let draft = reply.draft.as_mut().filter(|_| payload.len() <= most);
+    let draft = draft.ok_or(EMSGSIZE)?;
+    draft
+        .fill_reply(payload)
+        .inspect_err(|_| draft.clear_reply())?;
+    draft.finish_reply(most);
+    reply.has_draft = true;
+    reply.len = payload.len() as u32;
+    Ok(())
+}
+
 /// Answers with whatever it is. Who is to be woken.
 fn answer(peer: &Arc<Peer>, cmd: &bus1_cmd_reply, token: u64) -> Result<Option<Waker>> {
     let payload = Payload::new(&cmd.send)?;
     let mut load = Load::read(peer, &cmd.send, &payload)?;
-    let call = {
-        let inner = peer.inner.lock();
-        match inner.call(token) {
-            Some(CallEntry::Served(call)) if call.answering.load(Relaxed) => return Err(EBUSY),
-            Some(CallEntry::Served(call)) if call.state() == LEFT => {
-                drop(inner);
-                drop_token(peer, token)?;
-                return Err(ecanceled());
-            }
-            Some(CallEntry::Served(call)) => {
-                call.answering.store(true, Relaxed);
-                call.clone()
-            }
-            _ => return Err(ENXIO),
-        }
-    };
+    let call = start_answer(peer, peer.inner.lock(), token)?;
     let filled = fill(peer, &call, &mut load, &payload);
     let mut inner = peer.inner.lock();
     call.answering.store(false, Relaxed);
@@ -393,7 +517,8 @@ fn fill(peer: &Arc<Peer>, call: &Call, load: &mut Load<'_>, payload: &Payload) -
     let mut moving = Moving::none();
     if has_draft {
         let draft = reply.draft.as_mut().ok_or(EMSGSIZE)?;
-        moving = fill_draft(peer, draft, load, payload).inspect_err(|_| draft.clear_reply())?;
+        moving = fill_draft(peer, draft, load, payload, most.len)
+            .inspect_err(|_| draft.clear_reply())?;
     } else {
         read_inline(payload, &mut inline[..payload.len()])?;
     }
@@ -407,6 +532,7 @@ fn fill_draft(
     draft: &mut Draft,
     load: &Load<'_>,
     payload: &Payload,
+    most: u32,
 ) -> Result<Moving> {
     draft.fill_reply(payload)?;
     let mut baggage = None;
@@ -419,6 +545,6 @@ fn fill_draft(
     if let Some(baggage) = baggage {
         draft.set_baggage(baggage);
     }
-    draft.finish_reply();
+    draft.finish_reply(most as usize);
     Ok(moving)
 }

@@ -23,7 +23,7 @@ use crate::quota::Amounts;
 use crate::room::{self, AccountRef, Entered, Gate, Waiter};
 use crate::trace;
 use crate::user::{
-    clear, read, read_array, read_several, write_s32, Payload, Several, MAX_PAYLOAD,
+    clear, read_array, read_pass, read_several, write_s32, Payload, Several, MAX_PAYLOAD,
 };
 use core::mem;
 use kernel::prelude::*;
@@ -251,7 +251,7 @@ fn restrict(grant: &mut Grant, pass: &bus1_pass) -> Result {
 
 /// One destination, bytes, and a copy of one handle. False if it is not that simple.
 fn send_handle(peer: &Arc<Peer>, cmd: &bus1_cmd_send, payload: &Payload) -> Result<bool> {
-    let pass: bus1_pass = read(cmd.handles)?;
+    let pass = read_pass(cmd.handles)?;
     let mut inner = peer.inner.lock();
     let (node, account) = inner.resolve(cmd.dest)?;
     let Some(account) = account else {

@@ -2,7 +2,7 @@
 
 //! Memory of the caller's: size-versioned structs, arrays of ids, payloads in parts.
 
-use crate::abi::{self, Command, Plain};
+use crate::abi::{self, bus1_handle, bus1_pass, Command, Plain};
 use core::mem::{size_of, MaybeUninit};
 use kernel::alloc::KVVec;
 use kernel::bindings;
@@ -54,7 +54,7 @@ pub(crate) fn write_command<T: Command>(arg: UserPtr, size: usize, cmd: &T) -> R
 }
 
 /// Writes an entry of an array whose stride may be larger or smaller than the kernel's entry.
-#[inline]
+#[inline(always)]
 pub(crate) fn write_entry<T: Plain>(addr: u64, stride: usize, entry: &T) -> Result {
     copy_out(addr, &entry.as_bytes()[..stride.min(size_of::<T>())])?;
     if stride > size_of::<T>() {
@@ -95,11 +95,6 @@ pub(crate) fn copy_out(to: u64, from: &[u8]) -> Result {
     }
 }
 
-#[inline]
-pub(crate) fn read<T: Plain>(addr: u64) -> Result<T> {
-    UserSlice::new(ptr(addr), size_of::<T>()).reader().read()
-}
-
 pub(crate) fn write_s32(addr: u64, value: i32) -> Result {
     UserSlice::new(ptr(addr), 4).writer().write(&value)
 }
@@ -122,6 +117,25 @@ pub(crate) fn read_u64(addr: u64) -> Result<u64> {
         return Err(EFAULT);
     }
     Ok(value)
+}
+
+#[inline]
+pub(crate) fn read_pass(addr: u64) -> Result<bus1_pass> {
+    let mut pass = bus1_pass::default();
+    // SAFETY: Checks the address itself.
+    if unsafe { abi::bus1_get_pass(&mut pass, ptr(addr).as_const_ptr().cast()) } != 0 {
+        return Err(EFAULT);
+    }
+    Ok(pass)
+}
+
+#[inline]
+pub(crate) fn write_handle(addr: u64, handle: &bus1_handle) -> Result {
+    // SAFETY: As above.
+    if unsafe { abi::bus1_put_handle(ptr(addr).as_mut_ptr().cast(), handle) } != 0 {
+        return Err(EFAULT);
+    }
+    Ok(())
 }
 
 pub(crate) fn write_u64(addr: u64, value: u64) -> Result {

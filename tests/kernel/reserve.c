@@ -4,11 +4,14 @@
  * RES-2: a request is its caller's until it is answered.
  */
 #include "call.h"
+#include "tar.h"
 
 #include <fcntl.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -383,6 +386,48 @@ TEST("CALL-7 a reply shows nothing of what was in its place before")
 	pair_close(&w);
 }
 
+TEST("CALL-7 a reply that its caller could not be told of stays, unless its slice was given back")
+{
+	for (int gives = 0; gives < 2; gives++) {
+		struct pair w = pair_new();
+		u64 na = node_new(&w.a, 1), token, slice;
+		struct tar t = tar_new();
+		u8 *data = malloc(LARGE);
+		struct call c;
+		struct in in;
+
+		CHECK(data);
+		fill(data, LARGE, 1);
+		call_init_str(&c, &w.a, w.to_b, "x");
+		c.cmd.reply_size = LARGE;
+		/* The caller stalls when it has been told of the slice. */
+		c.cmd.recv.msgs = PTR(tar_edge(&t, offsetof(struct bus1_msg, handles)));
+		call_start(&c);
+		token = GOT_CALL(&w.b, w.nb, "x");
+		OK(answer(&w.b, token, data, LARGE));
+		tar_wait(&t);
+		memcpy(&slice, tar_edge(&t, offsetof(struct bus1_msg, handles)) +
+		       offsetof(struct bus1_msg, slice), sizeof(slice));
+		if (gives) {
+			OK(slice_release(&w.a, slice));
+			/* What is in its place now is not the reply. */
+			OK(send_data(&w.a, na, data, LARGE / 2));
+		}
+		OK(SYS(mprotect(t.mem + page_size(), t.size - page_size(), PROT_NONE)));
+		tar_melt(&t);
+		ERR(call_join(&c), EFAULT);
+		OK(recv_now(&w.a, &in));
+		EQ(in.m.type, gives ? BUS1_MSG_DATA : BUS1_MSG_REPLY);
+		EQ(in.m.len, gives ? LARGE / 2 : LARGE);
+		MEM(in.data, data, in.m.len);
+		OK(slice_release(&w.a, in.m.slice));
+		NOTHING(&w.a);
+		pair_idle(&w);
+		pair_close(&w);
+		free(data);
+	}
+}
+
 TEST("CALL-7 a server that may send nothing more to its caller can reply all the same")
 {
 	struct pair w = pair_new();
@@ -596,4 +641,57 @@ TEST("RES-2 a call waits for room if it is asked to, and goes on when there is s
 	peer_close(&server);
 	OK(limit_set(USER + 6, MAX_MESSAGES, LIMIT_DEFAULT));
 	nothing_charged(USER + 6);
+}
+
+TEST("RES-2 a reply that comes too late makes room, too, and who waits for that is told")
+{
+	enum { MOST = 1 << 16 };
+	struct peer server = peer_new(1 << 20), p;
+	u64 node = node_new(&server, 1), to, *ids = malloc(MOST * sizeof(*ids)), token, until;
+	u64 *tokens = malloc(MOST * sizeof(*tokens));
+	struct call c;
+	struct in in;
+	u32 n = 0;
+	int r;
+
+	CHECK(ids && tokens);
+	to = client(&p, USER + 7, &server, node);
+	OK(limit_set(USER + 7, MAX_MESSAGES, 200000));
+	for (;;) {
+		struct bus1_cmd_call cmd = { .send = { .dest = to } };
+
+		r = call_async_cmd(&p, &cmd);
+		if (r)
+			break;
+		LT(n, MOST);
+		ids[n] = cmd.id;
+		tokens[n++] = GOT_CALL(&server, node, "");
+	}
+	ERR(r, EAGAIN);
+	for (u32 i = 0; i < n; i++) {
+		OK(call_cancel(&p, ids[i]));
+		GOT_CANCELLED(&server, tokens[i]);
+	}
+	call_init_str(&c, &p, to, "x");
+	c.cmd.send.flags = BUS1_SEND_WAIT;
+	call_start(&c);
+	test_sleep_ms(20);
+	EQ(peer_info(&server).n_queued, 0);
+	/* In the command that would also receive, so nothing else is done at the server. */
+	for (u32 i = 0; i < n && !peer_info(&server).n_queued; i++)
+		ERR(answer_next(&server, tokens[i], "late", 4, BUS1_RECV_NONBLOCK, &in), ECANCELED);
+	until = test_deadline(5);
+	while (!peer_info(&server).n_queued && test_now() < until)
+		test_sleep_ms(1);
+	EQ(peer_info(&server).n_queued, 1);
+	token = GOT_CALL(&server, node, "x");
+	OK(answer_str(&server, token, "there was room"));
+	call_join(&c);
+	REPLIED(&c, "there was room");
+	peer_close(&p);
+	peer_close(&server);
+	OK(limit_set(USER + 7, MAX_MESSAGES, LIMIT_DEFAULT));
+	nothing_charged(USER + 7);
+	free(ids);
+	free(tokens);
 }
