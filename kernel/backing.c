@@ -209,8 +209,10 @@ static unsigned long bus1_idle_scan(struct shrinker *shrinker,
 				    struct shrink_control *sc)
 {
 	unsigned long freed = 0, seen = 0;
+	/* Each once: what is passed over there is listed anew as well. */
+	unsigned long n = list_lru_shrink_count(&bus1_idle, sc);
 
-	while (seen < sc->nr_to_scan) {
+	for (; n && seen < sc->nr_to_scan; n--) {
 		unsigned long walk = 1;
 		void *peer = NULL;
 

@@ -233,16 +233,16 @@ impl Place {
         false
     }
 
-    /// Takes a page out that was parked and is not mapped any more, unless it was claimed or
-    /// somebody has pinned it: then it stays.
+    /// Takes a page out that was parked and is not mapped any more, unless it was claimed or, if
+    /// that is not `anyway`, somebody has pinned it: then it stays.
     ///
     /// By who has parked it.
-    pub(crate) fn take(&self) -> Option<OwnedPage> {
+    pub(crate) fn take(&self, anyway: bool) -> Option<OwnedPage> {
         let old = self.0.load(ordering::Acquire);
         let page = plain(old).filter(|_| is_parked(old))?;
         // What pins it has found it in a page table, and so before it was unmapped.
         // SAFETY: The page is alive: only we free it.
-        if unsafe { abi::bus1_page_is_shared(page.as_ptr().cast()) } {
+        if !anyway && unsafe { abi::bus1_page_is_shared(page.as_ptr().cast()) } {
             let _ = self.0.cmpxchg(old, page.as_ptr(), ordering::Full);
             return None;
         }

@@ -178,12 +178,12 @@ impl Pool {
         self.user.discharge(Limit::Pages, 1);
     }
 
-    /// Parks idle pages until `parked` is full; false if there are no more. With the lock held that
-    /// `slices` are under, so only so much is looked at.
+    /// Parks idle pages until `parked`, which is empty, is full; false if there are no more. With
+    /// the lock held that `slices` are under, so only so much is looked at.
     pub(crate) fn park_idle(&self, slices: &mut Slices, parked: &mut Parked) -> bool {
         let mut steps = 16 * GROUP;
         while steps > 0 && parked.n < parked.max {
-            let Some(idle) = slices.idle() else {
+            let Some((block, idle)) = slices.idle() else {
                 return false;
             };
             let mut at = idle.start;
@@ -196,7 +196,10 @@ impl Pool {
                     continue;
                 }
                 if self.places.get(at).is_some_and(Place::park) {
-                    parked.index[parked.n] = at as u32;
+                    parked.at[parked.n] = Spot {
+                        page: at as u32,
+                        block,
+                    };
                     parked.n += 1;
                 }
                 at += 1;
@@ -207,35 +210,63 @@ impl Pool {
     }
 
     /// Unmaps and frees what is parked, as far as nobody wants it back, and returns how much that
-    /// is. One thread at a time, without a lock.
+    /// is. What is left in `parked` is for [`pass_over`](Self::pass_over). One thread at a time,
+    /// without a lock.
+    ///
+    /// Without a mapping, which is when the peer was closed, it is mapped nowhere, and goes though
+    /// somebody has it pinned: nothing is sent there any more.
     pub(crate) fn free_parked(&self, parked: &mut Parked, mapping: Option<&Mapping>) -> usize {
-        parked.retain(|at| self.places.get(at).is_some_and(Place::settle));
+        let closed = mapping.is_none();
+        let place = |spot: &Spot| self.places.get(spot.page as usize);
+        // A bit for each that may go.
+        let mut settled = 0u64;
+        for (i, spot) in parked.all().iter().enumerate() {
+            if place(spot).is_some_and(|place| closed || place.settle()) {
+                settled |= 1 << i;
+            }
+        }
         if let Some(mapping) = mapping {
             // In runs: each costs the owner a flush of the TLB.
             let mut run = 0..0u32;
-            for at in &parked.index[..parked.n] {
-                if *at != run.end {
+            for (i, spot) in parked.all().iter().enumerate() {
+                if settled & 1 << i == 0 {
+                    continue;
+                }
+                if spot.page != run.end {
                     if !run.is_empty() {
                         mapping.unmap(run.clone());
                     }
-                    run.start = *at;
+                    run.start = spot.page;
                 }
-                run.end = *at + 1;
+                run.end = spot.page + 1;
             }
             if !run.is_empty() {
                 mapping.unmap(run);
             }
         }
-        let mut freed = 0;
-        for at in &parked.index[..parked.n] {
-            let at = *at as usize;
-            if let Some(page) = self.places.get(at).and_then(Place::take) {
-                self.free_page(at, page);
+        let (mut freed, mut left) = (0, 0);
+        for i in 0..parked.n {
+            let spot = parked.at[i];
+            let place = place(&spot).filter(|_| settled & 1 << i != 0);
+            if let Some(page) = place.and_then(|place| place.take(closed)) {
+                self.free_page(spot.page as usize, page);
                 freed += 1;
+            } else {
+                parked.at[left] = spot;
+                left += 1;
             }
         }
-        parked.n = 0;
+        parked.n = left;
         freed
+    }
+
+    /// What [`free_parked`](Self::free_parked) has left is to be looked at again. With the lock held
+    /// that `slices` are under.
+    pub(crate) fn pass_over(&self, slices: &mut Slices, parked: &mut Parked) {
+        for spot in parked.all() {
+            slices.passed_over(spot.block, spot.page);
+        }
+        parked.n = 0;
     }
 
     /// Copies a payload to `offset`, and zeroes what is left of its last granule. On failure
@@ -305,19 +336,27 @@ impl Drop for Pool {
     }
 }
 
-/// Indices of pages that were parked together.
+/// The index of a page, and the block that it was in when it was parked.
+#[derive(Clone, Copy)]
+struct Spot {
+    page: u32,
+    block: u32,
+}
+
+/// Pages that were parked together.
 pub(crate) struct Parked {
-    index: [u32; Self::MAX],
+    at: [Spot; Self::MAX],
     n: usize,
     max: usize,
 }
 
 impl Parked {
-    const MAX: usize = 64;
+    /// As many as a word has bits.
+    const MAX: usize = u64::BITS as usize;
 
     pub(crate) fn new() -> Self {
         Self {
-            index: [0; Self::MAX],
+            at: [Spot { page: 0, block: 0 }; Self::MAX],
             n: 0,
             max: Self::MAX,
         }
@@ -332,16 +371,8 @@ impl Parked {
         self.max = max.min(Self::MAX);
     }
 
-    fn retain(&mut self, is: impl Fn(usize) -> bool) {
-        let mut n = 0;
-        for i in 0..self.n {
-            let at = self.index[i];
-            if is(at as usize) {
-                self.index[n] = at;
-                n += 1;
-            }
-        }
-        self.n = n;
+    fn all(&self) -> &[Spot] {
+        &self.at[..self.n]
     }
 }
 

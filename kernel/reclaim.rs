@@ -7,9 +7,11 @@
 //! time; without it they are unmapped and freed. Whoever allocates a slice meanwhile that touches
 //! one takes it back from where it is parked, so a sender never waits for the shrinker, which may
 //! run in any thread of any priority; and the shrinker waits for no sender. A fault that has found
-//! the page before it was parked keeps it locked until it is mapped; the shrinker leaves such a
-//! page alone. A page that is pinned stays, too: it is mapped for a device or another kernel
-//! object, which would not see what is sent later.
+//! the page before it was parked keeps it locked until it is mapped; the shrinker passes over such
+//! a page. It passes over one that is pinned, too: that is mapped for a device or another kernel
+//! object, which would not see what is sent later. Who holds a page does not tell when it lets go,
+//! so what was passed over is idle anew once all else was looked at, and the next who is short of
+//! memory looks again. When the peer is closed there are no more faults, and pins do not matter.
 //!
 //! A peer is *listed* once it may have idle pages, until the shrinker has looked at all of them:
 //! the price is paid by the first slice that is given back after that, and no other.
@@ -124,9 +126,15 @@ impl Peer {
             }
             first = false;
             inner.reclaim.busy = true;
-            parked.limit(if inner.closed { usize::MAX } else { left });
-            let more = (inner.closed || left > 0) && pool.park_idle(&mut inner.slices, &mut parked);
+            pool.pass_over(&mut inner.slices, &mut parked);
+            let closed = inner.closed;
+            parked.limit(if closed { usize::MAX } else { left });
+            let more = (closed || left > 0) && pool.park_idle(&mut inner.slices, &mut parked);
             if !more && parked.len() == 0 {
+                // Once it is closed nothing more is passed over.
+                if closed && inner.slices.look_again() {
+                    continue;
+                }
                 self.done(&mut inner);
                 break;
             }
@@ -135,7 +143,7 @@ impl Peer {
             let n = parked.len() + 1;
             left = left.saturating_sub(n);
             *seen = seen.saturating_add(n);
-            freed += pool.free_parked(&mut parked, self.mapping());
+            freed += pool.free_parked(&mut parked, self.mapping().filter(|_| !closed));
             crate::bridge::resched();
         }
         freed
@@ -148,6 +156,7 @@ impl Peer {
         inner.reclaim.idle = 0;
         inner.reclaim.listed = false;
         pool.backing.set_idle(0);
+        inner.slices.look_again();
         self.note_idle(inner);
     }
 }

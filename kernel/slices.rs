@@ -15,6 +15,8 @@
 //!
 //! Pages that lie in free blocks alone are *idle*. Free blocks with such pages stand in one more
 //! list, in the order in which they became so, until they were looked at: see [`Slices::idle`].
+//! Where a page had to be passed over the block waits in a list of its own, for
+//! [`Slices::look_again`].
 //!
 //! Sizes and offsets are counted in granules. Memory for records is allocated by the caller, who
 //! asks [`Slices::growth`] first.
@@ -46,6 +48,22 @@ enum State {
     User,
 }
 
+/// A list of blocks with idle pages.
+#[derive(Clone, Copy, PartialEq)]
+enum Idle {
+    /// Not all of them were looked at.
+    Fresh,
+    /// They were, but some were passed over.
+    Again,
+}
+
+/// The ends of such a list.
+#[derive(Clone, Copy)]
+struct Ends {
+    first: u32,
+    last: u32,
+}
+
 pub(crate) struct Block {
     start: u32,
     size: u32,
@@ -55,10 +73,10 @@ pub(crate) struct Block {
     /// Neighbours in the list of the class, if free.
     free_prev: u32,
     free_next: u32,
-    /// Neighbours in the list of those with idle pages, if it stands there.
+    /// Neighbours in a list of those with idle pages, and which, if it stands in one.
     idle_prev: u32,
     idle_next: u32,
-    is_idle: bool,
+    idle: Option<Idle>,
     state: State,
 }
 
@@ -73,7 +91,7 @@ impl Block {
             free_next: NONE,
             idle_prev: NONE,
             idle_next: NONE,
-            is_idle: false,
+            idle: None,
             state: State::Free,
         }
     }
@@ -103,12 +121,13 @@ pub(crate) struct Slices {
     /// A block that was freed last and not merged: the next slice is often as large as the last.
     /// Its state is not free, so that no neighbour merges with it.
     spare: u32,
-    /// The list of blocks with idle pages that were not looked at, and how many those are.
-    idle_first: u32,
-    idle_last: u32,
+    /// The lists of blocks with idle pages, and how many pages that are.
+    idle: [Ends; 2],
     idle_pages: usize,
-    /// Pages before this one were looked at in the first of them.
+    /// Pages before this one were looked at in the first that is fresh, and whether one of them was
+    /// passed over.
     looked: u32,
+    passed: bool,
 }
 
 /// The class whose blocks are at least as large as its lower bound, for a block of `size`.
@@ -149,10 +168,13 @@ impl Slices {
             n_used: 0,
             used: 0,
             spare: NONE,
-            idle_first: NONE,
-            idle_last: NONE,
+            idle: [Ends {
+                first: NONE,
+                last: NONE,
+            }; 2],
             idle_pages: 0,
             looked: 0,
+            passed: false,
         }
     }
 
@@ -194,7 +216,7 @@ impl Slices {
         self.heads[l][c] = index;
         self.classes[l] |= 1 << c;
         self.levels |= 1 << l;
-        self.link_idle(index);
+        self.link_idle(index, Idle::Fresh);
     }
 
     fn unlink(&mut self, index: u32) {
@@ -220,8 +242,8 @@ impl Slices {
         }
     }
 
-    fn link_idle(&mut self, index: u32) {
-        let last = self.idle_last;
+    fn link_idle(&mut self, index: u32, list: Idle) {
+        let last = self.idle[list as usize].last;
         let Some(b) = self.blocks.at_mut(index) else {
             return;
         };
@@ -229,14 +251,14 @@ impl Slices {
         if n == 0 {
             return;
         }
-        b.is_idle = true;
+        b.idle = Some(list);
         b.idle_prev = last;
         b.idle_next = NONE;
         self.idle_pages += n;
-        self.idle_last = index;
+        self.idle[list as usize].last = index;
         match self.blocks.at_mut(last) {
             Some(l) => l.idle_next = index,
-            None => self.idle_first = index,
+            None => self.idle[list as usize].first = index,
         }
     }
 
@@ -244,27 +266,29 @@ impl Slices {
         let Some(b) = self.blocks.at_mut(index) else {
             return;
         };
-        if !b.is_idle {
+        let Some(list) = b.idle.take() else {
             return;
-        }
-        b.is_idle = false;
+        };
         let (prev, next, n) = (b.idle_prev, b.idle_next, b.pages().len());
         self.idle_pages -= n;
         match self.blocks.at_mut(next) {
             Some(n) => n.idle_prev = prev,
-            None => self.idle_last = prev,
+            None => self.idle[list as usize].last = prev,
         }
         match self.blocks.at_mut(prev) {
             Some(p) => p.idle_next = next,
             None => {
-                self.idle_first = next;
-                self.looked = 0;
+                self.idle[list as usize].first = next;
+                if list == Idle::Fresh {
+                    self.looked = 0;
+                    self.passed = false;
+                }
             }
         }
     }
 
-    /// About how many of the pool's pages, if it has `n_pages`, are idle and were not looked at:
-    /// not 0 if there are any.
+    /// About how many of the pool's pages, if it has `n_pages`, are idle and were not looked at, or
+    /// passed over: not 0 if there are any.
     #[inline]
     pub(crate) fn max_idle(&self, n_pages: usize) -> usize {
         // Slices touch at least as many as they fill. The spare block may share pages with
@@ -275,21 +299,65 @@ impl Slices {
             .min(self.idle_pages + spare.div_ceil(PAGE) as usize)
     }
 
-    /// Some idle pages that were not looked at since they became so. No slice touches them until
-    /// the lock is released.
-    pub(crate) fn idle(&mut self) -> Option<Range<usize>> {
+    /// Some idle pages that were not looked at since they became so, and the block that they are
+    /// in. No slice touches them until the lock is released.
+    pub(crate) fn idle(&mut self) -> Option<(u32, Range<usize>)> {
         if self.spare != NONE {
             self.merge_spare();
         }
-        let pages = self.blocks.at(self.idle_first)?.pages();
-        Some(pages.start.max(self.looked) as usize..pages.end as usize)
+        let first = self.idle[Idle::Fresh as usize].first;
+        let pages = self.blocks.at(first)?.pages();
+        Some((
+            first,
+            pages.start.max(self.looked) as usize..pages.end as usize,
+        ))
     }
 
     /// Those before `end` were looked at, of what [`idle`](Self::idle) gave.
     pub(crate) fn looked_at(&mut self, end: usize) {
-        match self.blocks.at(self.idle_first) {
+        let first = self.idle[Idle::Fresh as usize].first;
+        match self.blocks.at(first) {
             Some(b) if end < b.pages().end as usize => self.looked = end as u32,
-            _ => self.unlink_idle(self.idle_first),
+            _ => {
+                let passed = self.passed;
+                self.unlink_idle(first);
+                if passed {
+                    self.link_idle(first, Idle::Again);
+                }
+            }
+        }
+    }
+
+    /// A page that was looked at, in this block then, had to be left where it is. If it is not to be
+    /// looked at anyway, it is after [`look_again`](Self::look_again).
+    pub(crate) fn passed_over(&mut self, block: u32, page: u32) {
+        // What was allocated, split or merged since is fresh, or will be when it is free.
+        let here = |b: &&Block| b.state == State::Free && b.pages().contains(&page);
+        let Some(b) = self.blocks.at(block).filter(here) else {
+            return;
+        };
+        match b.idle {
+            None => self.link_idle(block, Idle::Again),
+            Some(Idle::Fresh) if block == self.idle[Idle::Fresh as usize].first => {
+                self.passed |= page < self.looked;
+            }
+            Some(_) => (),
+        }
+    }
+
+    /// Blocks where pages were passed over are to be looked at like those that have just become
+    /// idle. (The first fresh one, as far as it was looked at, only after its end, so that pages that
+    /// are passed over each time do not hide those behind them.) False if there are none.
+    pub(crate) fn look_again(&mut self) -> bool {
+        let mut any = false;
+        loop {
+            let first = self.idle[Idle::Again as usize].first;
+            if first == NONE {
+                return any;
+            }
+            self.unlink_idle(first);
+            self.link_idle(first, Idle::Fresh);
+            any = true;
         }
     }
 
@@ -803,15 +871,20 @@ mod tests {
         Ok(())
     }
 
-    /// What is told to be idle is what no slice touches, all of it, and once.
+    /// What is told to be idle is what no slice touches, all of it, and once, but for what was
+    /// passed over: that is told again, once it is asked for.
     #[test]
     fn idle_pages_against_a_reference() -> Result {
         const PAGES: usize = 32;
         const N: usize = PAGES * PAGE as usize;
         let mut s = pool(N as u32)?;
         let mut users = KVec::from_elem(0u32, PAGES, GFP_KERNEL)?;
-        // Those that became idle since they were told of.
+        // Those that became idle since they were told of, or were passed over.
         let mut fresh = KVec::from_elem(true, PAGES, GFP_KERNEL)?;
+        let mut again = KVec::from_elem(false, PAGES, GFP_KERNEL)?;
+        // Those that are to be passed over, when some more has happened.
+        let mut held: KVec<(u32, usize)> = KVec::new();
+        let mut n_again = 0;
         let mut live: KVec<(Slice, usize)> = KVec::new();
         let mut random = Random(5);
         let pages = |slice: &Slice, size: usize| {
@@ -826,6 +899,7 @@ mod tests {
                     for page in pages(&slice, size) {
                         users[page] += 1;
                         fresh[page] = false;
+                        again[page] = false;
                     }
                     live.push((slice, size), GFP_KERNEL)?;
                 }
@@ -843,28 +917,57 @@ mod tests {
             }
             let n_idle = users.iter().filter(|n| **n == 0).count();
             assert!(s.max_idle(PAGES) > 0 || fresh.iter().all(|fresh| !*fresh));
+            while let Some((block, page)) = held.pop() {
+                s.passed_over(block, page as u32);
+                // Not if it was wanted meanwhile.
+                if users[page] == 0 {
+                    again[page] = true;
+                }
+            }
+            assert!(s.max_idle(PAGES) > 0 || again.iter().all(|again| !*again));
+            if round % 14 == 0 {
+                // To the end first.
+                while let Some((_, idle)) = s.idle() {
+                    fresh[idle.clone()].fill(false);
+                    again[idle.clone()].fill(false);
+                    s.looked_at(idle.end);
+                }
+                s.look_again();
+                for page in 0..PAGES {
+                    n_again += usize::from(again[page]);
+                    fresh[page] |= again[page];
+                    again[page] = false;
+                }
+            }
             if round % 7 != 0 {
                 continue;
             }
             // A part of it, or all.
             let mut left = if round % 2 == 0 { 3 } else { PAGES };
             while left > 0 {
-                let Some(idle) = s.idle() else {
+                let Some((block, idle)) = s.idle() else {
                     // Nothing was missed.
                     assert!(fresh.iter().all(|fresh| !*fresh));
-                    assert_eq!(s.max_idle(PAGES), 0);
+                    let waits = again.iter().any(|again| *again) || !held.is_empty();
+                    assert!(s.max_idle(PAGES) == 0 || waits);
                     break;
                 };
                 let end = idle.end.min(idle.start + left);
                 for page in idle.start..end {
                     assert_eq!(users[page], 0);
                     fresh[page] = false;
+                    again[page] = false;
+                    if random.next(2) == 0 {
+                        held.push((block, page), GFP_KERNEL)?;
+                    }
                 }
                 left -= end - idle.start;
                 s.looked_at(end);
             }
             assert!(fresh.iter().filter(|fresh| **fresh).count() <= n_idle);
         }
+        kernel::pr_info!("slices: {} pages were looked at again\n", n_again);
+        assert!(n_again > 10);
         Ok(())
     }
 }

@@ -445,22 +445,37 @@ static int wait_for(b1_peer *peer, uint64_t deadline, struct deferred *reply)
 	return r == 0 && until < deadline ? 1 : r;
 }
 
+/* Before something that waits, for its user: locks and holds the peer, unless it fails. */
+static int wait_begin(b1_peer *peer, struct deferred *reply)
+{
+	int r = b1__check(peer);
+
+	if (r < 0)
+		return r;
+	reply->token = 0;
+	b1__reply_before_wait();
+	b1_peer_ref(peer);
+	b1__lock(peer);
+	return 0;
+}
+
+static void wait_end(b1_peer *peer)
+{
+	b1__unlock(peer);
+	b1_peer_unref(peer);
+}
+
 /* It does not just poll, it receives: one system call where there would be two. */
 int b1_peer_wait(b1_peer *peer, uint64_t deadline)
 {
 	struct deferred none;
 	int r;
 
-	r = b1__check(peer);
+	r = wait_begin(peer, &none);
 	if (r < 0)
 		return r;
-	none.token = 0;
-	b1__reply_before_wait();
-	b1_peer_ref(peer);
-	b1__lock(peer);
 	r = wait_for(peer, deadline, &none);
-	b1__unlock(peer);
-	b1_peer_unref(peer);
+	wait_end(peer);
 	return r;
 }
 
@@ -469,13 +484,9 @@ int b1_peer_run(b1_peer *peer, uint64_t deadline)
 	struct deferred reply;
 	int r;
 
-	r = b1__check(peer);
+	r = wait_begin(peer, &reply);
 	if (r < 0)
 		return r;
-	reply.token = 0;
-	b1__reply_before_wait();
-	b1_peer_ref(peer);
-	b1__lock(peer);
 	do {
 		r = wait_for(peer, deadline, &reply);
 		if (r > 0) {
@@ -486,7 +497,6 @@ int b1_peer_run(b1_peer *peer, uint64_t deadline)
 	} while (r > 0);
 	send_reply(peer, &reply);
 	b1__flush(peer);
-	b1__unlock(peer);
-	b1_peer_unref(peer);
+	wait_end(peer);
 	return r;
 }

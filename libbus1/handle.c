@@ -122,18 +122,26 @@ b1_watch *b1_watch_free(b1_watch *watch)
 	return NULL;
 }
 
+/* Takes the next one off; NULL if there is none. */
+static b1_watch *watch_pop(b1_handle *handle)
+{
+	b1_watch *watch;
+
+	b1__lock(handle->peer);
+	watch = handle->watches;
+	if (watch)
+		watch_unlink(watch);
+	b1__unlock(handle->peer);
+	return watch;
+}
+
 int b1__handle_call_watches(b1_handle *handle)
 {
-	b1_peer *peer = handle->peer;
 	b1_watch *watch;
 	int r = 0, k;
 
 	for (;;) {
-		b1__lock(peer);
-		watch = handle->watches;
-		if (watch)
-			watch_unlink(watch);
-		b1__unlock(peer);
+		watch = watch_pop(handle);
 		if (!watch)
 			return r;
 		/* Those for room end uncalled. */
@@ -289,11 +297,7 @@ void b1__handles_unref(b1_peer *peer, b1_handle *const *handles, size_t n, bool 
 		gone = handle->next_gone;
 		/* Nobody adds watches any more; b1_watch_free() may still take one off. */
 		for (;;) {
-			b1__lock(peer);
-			watch = handle->watches;
-			if (watch)
-				watch_unlink(watch);
-			b1__unlock(peer);
+			watch = watch_pop(handle);
 			if (!watch)
 				break;
 			b1__watch_unref(watch);

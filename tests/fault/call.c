@@ -130,20 +130,26 @@ FORM("call by pool", .fails = SLAB | PAGE | COPY, .setup = async_small, .check =
 FORM("call by pool, with a large reply", .fails = SLAB | PAGE | COPY, .setup = async_pages,
      .check = went_pages, .partly = zeroed)
 
+/* A new node, w.id[0], of the sender's, a handle that is moved, and a file. */
+static void brings_all(struct bus1_cmd_send *c, const struct peer *sender, u64 moved)
+{
+	w.id[0] = node_new(sender, 3);
+	w.pass[0].id = w.id[0];
+	w.pass[1] = (struct bus1_pass){ .id = moved, .flags = BUS1_PASS_MOVE };
+	w.fds[0] = pipe_new(&w.fd[0]);
+	w.fd[1] = w.fds[0];
+	c->handles = PTR(w.pass);
+	c->n_handles = 2;
+	c->fds = PTR(w.fds);
+	c->n_fds = 1;
+}
+
 /* Handles and files, both ways. */
 static void async_with_all(void)
 {
 	struct bus1_cmd_call *c = async_of(INLINE, 0);
 
-	w.id[0] = node_new(&w.s, 3);
-	w.pass[0].id = w.id[0];
-	w.pass[1] = (struct bus1_pass){ .id = w.to_t, .flags = BUS1_PASS_MOVE };
-	w.fds[0] = pipe_new(&w.fd[0]);
-	w.fd[1] = w.fds[0];
-	c->send.handles = PTR(w.pass);
-	c->send.n_handles = 2;
-	c->send.fds = PTR(w.fds);
-	c->send.n_fds = 1;
+	brings_all(&c->send, &w.s, w.to_t);
 	c->reply_handles = 2;
 	c->reply_fds = 1;
 }
@@ -371,16 +377,8 @@ static void reply_with_all(void)
 	struct bus1_cmd_reply *c = reply_of(SMALL);
 	u64 to_t = grant(&w.t, w.nt, &w.r);
 
-	w.id[0] = node_new(&w.r, 3);
-	w.pass[0].id = w.id[0];
-	w.pass[1] = (struct bus1_pass){ .id = to_t, .flags = BUS1_PASS_MOVE };
+	brings_all(&c->send, &w.r, to_t);
 	watch(&w.r, to_t);
-	w.fds[0] = pipe_new(&w.fd[0]);
-	w.fd[1] = w.fds[0];
-	c->send.handles = PTR(w.pass);
-	c->send.n_handles = 2;
-	c->send.fds = PTR(w.fds);
-	c->send.n_fds = 1;
 }
 
 static void replied_with_all(void)

@@ -69,24 +69,6 @@ struct state {
 	u32 slices_gone;
 };
 
-union any_cmd {
-	struct bus1_cmd_node node;
-	struct bus1_cmd_mint mint;
-	struct bus1_cmd_ids ids;
-	struct bus1_cmd_transfer transfer;
-	struct bus1_cmd_export export;
-	struct bus1_cmd_import import;
-	struct bus1_cmd_send send;
-	struct bus1_cmd_recv recv;
-	struct bus1_cmd_setup setup;
-	struct bus1_cmd_info info;
-	struct bus1_cmd_buffer buffer;
-	struct bus1_cmd_open open;
-	struct bus1_cmd_call call;
-	struct bus1_cmd_reply reply;
-	struct bus1_cmd_lease lease;
-};
-
 /* The one that a form is run in. It starts as described, the rest is zero. */
 struct world {
 	/* A sender; two receivers that have pools; one more if the form makes it. */

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * MSG-5: sealed memfds, as buffers and in messages. What lacks a seal is refused; what is
- * opened is read-only; a message refers only to what is there; and the memory is there as
- * long as the buffer is, or somebody has opened it.
+ * MSG-5: sealed memfds as buffers. What lacks a seal is refused; what is opened is
+ * read-only; and the memory is there as long as the buffer is, or somebody has opened it.
  */
-#include "raw.h"
+#include "buffer.h"
 
 #include <fcntl.h>
 #include <signal.h>
@@ -12,7 +11,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #ifndef F_SEAL_FUTURE_WRITE
@@ -22,20 +20,7 @@
 #define MFD_HUGETLB 4U
 #endif
 
-#define SIZED (F_SEAL_SHRINK | F_SEAL_GROW)
-#define SEALED (SIZED | F_SEAL_WRITE)
-#define SIZE 10000
-
-/* Two peers, and a buffer of the first, which the other has a handle to. */
-struct pair {
-	struct peer a, b;
-	u64 nb, to_b;			/* to send to b */
-	int fd;
-	u64 buffer, handle;
-	u8 data[SIZE];
-};
-
-static int memfd_new(const void *data, size_t n, int seals)
+int memfd_new(const void *data, size_t n, int seals)
 {
 	int fd = (int)OK(SYS(memfd_create("buffer", MFD_CLOEXEC | MFD_ALLOW_SEALING)));
 
@@ -62,7 +47,7 @@ static int create(const struct peer *p, u64 flags, int fd)
 	return r;
 }
 
-static u64 buffer_new(const struct peer *p, u64 flags, int fd, u64 size)
+u64 buffer_new(const struct peer *p, u64 flags, int fd, u64 size)
 {
 	struct bus1_cmd_buffer cmd;
 
@@ -72,8 +57,7 @@ static u64 buffer_new(const struct peer *p, u64 flags, int fd, u64 size)
 	return cmd.id;
 }
 
-/* The descriptor, or -errno. */
-static int open_buffer(const struct peer *p, u64 id, u64 flags, u64 size)
+int open_buffer(const struct peer *p, u64 id, u64 flags, u64 size)
 {
 	struct bus1_cmd_open cmd = { .id = id };
 	int r = raw(p, BUS1_CMD_BUFFER_OPEN, &cmd);
@@ -89,8 +73,7 @@ static int open_buffer(const struct peer *p, u64 id, u64 flags, u64 size)
 	return cmd.fd;
 }
 
-/* That what it opens has these bytes. */
-static void opens(const struct peer *p, u64 id, const void *data, size_t n)
+void opens(const struct peer *p, u64 id, const void *data, size_t n)
 {
 	int fd = (int)OK(open_buffer(p, id, 0, n));
 	void *m = mmap(NULL, n, PROT_READ, MAP_SHARED, fd, 0);
@@ -101,9 +84,9 @@ static void opens(const struct peer *p, u64 id, const void *data, size_t n)
 	close_fd(fd);
 }
 
-static struct pair *pair_new(void)
+struct buffered *buffered_new(void)
 {
-	struct pair *t = calloc(1, sizeof(*t));
+	struct buffered *t = calloc(1, sizeof(*t));
 
 	t->a = peer_new(0);
 	t->b = peer_new(1 << 16);
@@ -116,7 +99,7 @@ static struct pair *pair_new(void)
 	return t;
 }
 
-static int send_body(const struct peer *p, u64 dest, u64 id, u32 pass, u64 offset, u64 len)
+int send_body(const struct peer *p, u64 dest, u64 id, u32 pass, u64 offset, u64 len)
 {
 	struct bus1_pass h = { .id = id, .flags = pass };
 
@@ -125,15 +108,14 @@ static int send_body(const struct peer *p, u64 dest, u64 id, u32 pass, u64 offse
 		.body_offset = offset, .body_len = len });
 }
 
-static int send_memfd(const struct peer *p, u64 dest, u64 flags, s32 fd, u64 offset, u64 len)
+int send_memfd(const struct peer *p, u64 dest, u64 flags, s32 fd, u64 offset, u64 len)
 {
 	return send_cmd(p, &(struct bus1_cmd_send){
 		.flags = BUS1_SEND_MEMFD | flags, .dest = dest, .fds = PTR(&fd), .n_fds = 1,
 		.body_offset = offset, .body_len = len });
 }
 
-/* A message with a body comes next; its handle is of `id`. */
-static void got_body(const struct peer *p, struct in *in, u64 id, u64 offset, u64 len)
+void got_body(const struct peer *p, struct in *in, u64 id, u64 offset, u64 len)
 {
 	OK(recv_now(p, in));
 	EQ(in->m.type, BUS1_MSG_DATA);
@@ -146,7 +128,7 @@ static void got_body(const struct peer *p, struct in *in, u64 id, u64 offset, u6
 
 TEST("MSG-5 who holds a buffer opens it, read-only, and has its bytes")
 {
-	struct pair *t = pair_new();
+	struct buffered *t = buffered_new();
 	u64 facet = facet_new(&t->a, t->buffer, 9);
 	u64 revocable = grant(&t->a, facet, &t->b);
 	int one, two;
@@ -178,7 +160,7 @@ TEST("MSG-5 a file that could still change is refused, whichever seal it lacks")
 {
 	static const int all[] = { F_SEAL_SHRINK, F_SEAL_GROW, F_SEAL_WRITE, F_SEAL_FUTURE_WRITE,
 				   F_SEAL_SEAL };
-	struct pair *t = pair_new();
+	struct buffered *t = buffered_new();
 	struct bus1_cmd_info before = peer_info(&t->a);
 
 	for (u32 set = 0; set < 1u << ARRAY_SIZE(all); set++) {
@@ -214,7 +196,7 @@ TEST("MSG-5 a file that could still change is refused, whichever seal it lacks")
 
 TEST("MSG-5 what is no memfd is refused")
 {
-	struct pair *t = pair_new();
+	struct buffered *t = buffered_new();
 	struct { int fd, err; const char *what; } bad[16];
 	char path[64];
 	int fds[2], n = 0, fd;
@@ -265,146 +247,9 @@ TEST("MSG-5 what is no memfd is refused")
 	OK(create(&t->a, 0, memfd_new("", 0, SEALED)));
 }
 
-TEST("MSG-5 a message refers to a part of a buffer, and only to what is there")
-{
-	static const struct { u64 offset, len; bool good; } parts[] = {
-		{ 0, SIZE, true }, { 0, 0, true }, { SIZE, 0, true }, { SIZE - 1, 1, true },
-		{ 1234, 4567, true }, { 4096, SIZE - 4096, true },
-		{ 0, SIZE + 1, false }, { 1, SIZE, false }, { SIZE, 1, false },
-		{ SIZE + 1, 0, false }, { UINT64_MAX, 1, false }, { 1, UINT64_MAX, false },
-		{ UINT64_MAX, UINT64_MAX, false }, { UINT64_MAX, 0, false },
-		{ 1ULL << 63, 1ULL << 63, false }, { 0, 1ULL << 63, false },
-		{ UINT64_MAX - SIZE + 1, SIZE, false },
-	};
-	struct pair *t = pair_new();
-	struct snapshot before = SNAPSHOT(&t->a, &t->b);
-	struct in in;
-
-	for (size_t i = 0; i < ARRAY_SIZE(parts); i++) {
-		u64 offset = parts[i].offset, len = parts[i].len;
-
-		if (!parts[i].good) {
-			ERR(send_body(&t->a, t->to_b, t->buffer, 0, offset, len), ERANGE);
-			ERR(send_memfd(&t->a, t->to_b, 0, t->fd, offset, len), ERANGE);
-			NOTHING(&t->b);
-			continue;
-		}
-		OK(send_body(&t->a, t->to_b, t->buffer, 0, offset, len));
-		got_body(&t->b, &in, t->handle, offset, len);
-		EQ(in.m.len, 0);
-		OK(release(&t->b, t->handle));
-		OK(send_memfd(&t->a, t->to_b, 0, t->fd, offset, len));
-		OK(recv_with(&t->b, &in, BUS1_RECV_MEMFD));
-		EQ(in.m.flags, BUS1_MSG_F_MEMFD);
-		EQ(in.m.body_offset, offset);
-		EQ(in.m.body_len, len);
-		EQ(in.m.n_fds, 1);
-		close_fd(in.fds[0]);
-	}
-	SAME_SNAPSHOT(&before);
-	opens(&t->b, t->handle, t->data, SIZE);
-}
-
-TEST("MSG-5 a message has a payload, handles, files and a body, together")
-{
-	struct pair *t = pair_new();
-	u64 node = node_new(&t->a, 1), handle;
-	struct bus1_pass pass[2] = { { .id = t->buffer }, { .id = node } };
-	char text[1000] = "in the pool";
-	s32 fd = t->fd;
-	struct in in;
-
-	for (size_t len = 11; len <= sizeof(text); len += sizeof(text) - 11) {
-		OK(send_cmd(&t->a, &(struct bus1_cmd_send){
-			.flags = BUS1_SEND_BODY, .dest = t->to_b, .data = PTR(text), .len = len,
-			.handles = PTR(pass), .n_handles = 2, .fds = PTR(&fd), .n_fds = 1,
-			.body_offset = 10, .body_len = 20 }));
-		/* A look at it shows the body, and gives nothing. */
-		OK(peek(&t->b, 0, &in));
-		EQ(in.m.flags, BUS1_MSG_F_BODY | BUS1_MSG_F_PEEKED);
-		EQ(in.m.body_offset, 10);
-		EQ(in.m.body_len, 20);
-		EQ(in.m.handles, 0);
-		OK(recv_with(&t->b, &in, BUS1_RECV_FDS));
-		EQ(in.m.flags, BUS1_MSG_F_BODY);
-		EQ(in.m.len, len);
-		MEM(in.data, text, len);
-		EQ(in.m.n_handles, 2);
-		EQ(in.h[0].id, t->handle);
-		handle = in.h[1].id;
-		NE(handle, t->handle);
-		EQ(in.m.body_offset, 10);
-		EQ(in.m.body_len, 20);
-		EQ(in.m.n_fds, 1);
-		close_fd(in.fds[0]);
-		if (in.m.slice)
-			OK(slice_release(&t->b, in.m.slice));
-		OK(release(&t->b, t->handle));
-		OK(release(&t->b, handle));
-	}
-	/* Those that come after have none. */
-	OK(send_str(&t->a, t->to_b, "plain"));
-	OK(recv_now(&t->b, &in));
-	EQ(in.m.flags, 0);
-	EQ(in.m.body_offset | in.m.body_len, 0);
-}
-
-TEST("MSG-5 to refer to a buffer takes the rights to use it and to pass it on")
-{
-	struct pair *t = pair_new();
-	struct peer c = peer_new(0);
-	u64 nc = node_new(&c, 1), to_c = grant(&c, nc, &t->b);
-	u64 weak = grant_as(&t->a, t->buffer, &t->b, BUS1_TRANSFER_WEAK, 0);
-	u64 mute = grant_as(&t->a, t->buffer, &t->b, 0, BUS1_RIGHT_SEND);
-	u64 bound = grant_as(&t->a, t->buffer, &t->b, 0, BUS1_RIGHT_TRANSFER);
-	struct snapshot before = SNAPSHOT(&t->a, &t->b, &c);
-	struct bus1_pass pass = { .id = t->handle, .drop_rights = BUS1_RIGHT_SEND };
-	struct in in;
-
-	ERR(send_body(&t->b, to_c, weak, 0, 0, 1), EPERM);
-	ERR(send_body(&t->b, to_c, mute, 0, 0, 1), EPERM);
-	ERR(send_body(&t->b, to_c, bound, 0, 0, 1), EPERM);
-	ERR(send_body(&t->b, to_c, t->handle, BUS1_PASS_WEAK, 0, 1), EPERM);
-	ERR(send_cmd(&t->b, &(struct bus1_cmd_send){
-		.flags = BUS1_SEND_BODY, .dest = to_c, .handles = PTR(&pass), .n_handles = 1 }), EPERM);
-	ERR(send_body(&t->b, to_c, 12345, 0, 0, 1), ENXIO);
-	ERR(send_body(&t->b, to_c, to_c, 0, 0, 1), EMEDIUMTYPE);
-	ERR(send_body(&t->b, to_c, t->nb, 0, 0, 1), EMEDIUMTYPE);
-	ERR(open_buffer(&t->b, weak, 0, 0), EPERM);
-	ERR(open_buffer(&t->b, mute, 0, 0), EPERM);
-	ERR(open_buffer(&t->b, 12345, 0, 0), ENXIO);
-	ERR(open_buffer(&t->b, 0, 0, 0), ENXIO);
-	ERR(open_buffer(&t->b, to_c, 0, 0), EMEDIUMTYPE);
-	ERR(open_buffer(&t->b, t->nb, 0, 0), EMEDIUMTYPE);
-	SAME_SNAPSHOT(&before);
-	NOTHING(&c);
-	/* To look into it takes no right to pass it on. */
-	opens(&t->b, bound, t->data, SIZE);
-
-	/* By move it leaves the sender; a weak one that was made strong is as good as any. */
-	OK(send_body(&t->b, to_c, t->handle, BUS1_PASS_MOVE, 0, 1));
-	ERR(open_buffer(&t->b, t->handle, 0, 0), ENXIO);
-	OK(recv_now(&c, &in));
-	EQ(in.h[0].rights, ALL_RIGHTS);
-	opens(&c, in.h[0].id, t->data, SIZE);
-	OK(send_body(&t->b, to_c, grant_as(&t->b, weak, &t->b, BUS1_TRANSFER_STRONG, 0), 0, 5, 6));
-	got_body(&c, &in, in.h[0].id, 5, 6);
-	/* Back home it is one's own. */
-	OK(send_body(&t->a, t->to_b, t->buffer, 0, 0, 2));
-	OK(recv_now(&t->b, &in));
-	OK(send_body(&t->b, grant(&t->a, node_new(&t->a, 2), &t->b), in.h[0].id, 0, 3, 4));
-	OK(recv_now(&t->a, &in));
-	EQ(in.m.flags, BUS1_MSG_F_BODY);
-	EQ(in.h[0].id, t->buffer);
-	EQ(in.h[0].cookie, 77);
-	EQ(in.h[0].flags, BUS1_HANDLE_OWN);
-	EQ(in.m.body_len, 4);
-	opens(&t->a, in.h[0].id, t->data, SIZE);
-}
-
 TEST("MSG-5 a buffer takes no messages")
 {
-	struct pair *t = pair_new();
+	struct buffered *t = buffered_new();
 	u64 facet = facet_new(&t->a, t->buffer, 1), dests[3] = { t->to_b, t->buffer, facet };
 	struct bus1_cmd_info before = peer_info(&t->a);
 	s32 errors[3];
@@ -431,41 +276,9 @@ TEST("MSG-5 a buffer takes no messages")
 	NOTHING(&t->a);
 }
 
-TEST("MSG-5 one body to many, at one instant")
-{
-	struct pair *t = pair_new();
-	struct peer c = peer_new(0);
-	u64 nc = node_new(&c, 1), dests[3] = { t->to_b, grant(&c, nc, &t->a), t->to_b };
-	struct bus1_pass pass = { .id = t->buffer };
-	struct bus1_cmd_send cmd = {
-		.flags = BUS1_SEND_BODY | BUS1_SEND_ORDERED, .dests = PTR(dests), .n_dests = 3,
-		.handles = PTR(&pass), .n_handles = 1, .body_offset = 7, .body_len = 8 };
-	s32 fd = t->fd;
-	struct in in;
-
-	OK(send_cmd(&t->a, &cmd));
-	got_body(&t->b, &in, t->handle, 7, 8);
-	got_body(&t->b, &in, t->handle, 7, 8);
-	OK(recv_now(&c, &in));
-	EQ(in.m.body_len, 8);
-	opens(&c, in.h[0].id, t->data, SIZE);
-	cmd.flags = BUS1_SEND_MEMFD;
-	cmd.handles = cmd.n_handles = 0;
-	cmd.fds = PTR(&fd);
-	cmd.n_fds = 1;
-	OK(send_cmd(&t->a, &cmd));
-	for (int i = 0; i < 3; i++) {
-		OK(recv_with(i == 1 ? &c : &t->b, &in, BUS1_RECV_MEMFD));
-		EQ(in.m.flags, BUS1_MSG_F_MEMFD);
-		EQ(in.m.body_offset, 7);
-		EQ(in.m.body_len, 8);
-		close_fd(in.fds[0]);
-	}
-}
-
 TEST("MSG-5 a buffer that is destroyed opens no more; who has opened it keeps it")
 {
-	struct pair *t = pair_new();
+	struct buffered *t = buffered_new();
 	u64 facet = facet_new(&t->a, t->buffer, 1), revocable = grant(&t->a, facet, &t->b);
 	int fd = (int)OK(open_buffer(&t->b, t->handle, 0, SIZE));
 	u64 other, exported = 0;
@@ -519,7 +332,7 @@ TEST("MSG-5 a buffer that is destroyed opens no more; who has opened it keeps it
 
 TEST("MSG-5 the owner is told when nobody uses a buffer any more")
 {
-	struct pair *t = pair_new();
+	struct buffered *t = buffered_new();
 	struct in in;
 
 	OK(release(&t->b, t->handle));
@@ -541,54 +354,9 @@ TEST("MSG-5 the owner is told when nobody uses a buffer any more")
 	OK(destroy_unused(&t->a, t->buffer));
 }
 
-TEST("MSG-5 a memfd arrives when it is asked for, and no other file does")
-{
-	struct pair *t = pair_new();
-	u32 fds;
-	s32 fd = t->fd;
-	struct in in;
-	u8 *m;
-
-	/* Not asked for: it is closed, and what it was is told. */
-	fds = open_fds();
-	OK(send_memfd(&t->a, t->to_b, 0, fd, 1, 2));
-	OK(recv_now(&t->b, &in));
-	EQ(in.m.flags, BUS1_MSG_F_MEMFD | BUS1_MSG_F_FDS_CLOSED);
-	EQ(in.m.n_fds, 1);
-	EQ(in.m.body_offset, 1);
-	EQ(in.m.body_len, 2);
-	CHECK(!in.fds);
-	/* Files, but for memfds. */
-	OK(send_fds(&t->a, t->to_b, &fd, 1));
-	OK(recv_with(&t->b, &in, BUS1_RECV_MEMFD));
-	EQ(in.m.flags, BUS1_MSG_F_FDS_CLOSED);
-	EQ(open_fds(), fds);
-	/* Either flag will do. */
-	for (int i = 0; i < 2; i++) {
-		OK(send_memfd(&t->a, t->to_b, 0, fd, 4096, SIZE - 4096));
-		OK(recv_with(&t->b, &in, i ? BUS1_RECV_FDS : BUS1_RECV_MEMFD));
-		EQ(in.m.flags, BUS1_MSG_F_MEMFD);
-		EQ(in.m.n_fds, 1);
-		EQ(OK(SYS(fcntl(in.fds[0], F_GETFD))), FD_CLOEXEC);
-		m = mmap(NULL, SIZE - 4096, PROT_READ, MAP_SHARED, in.fds[0], 4096);
-		CHECK(m != MAP_FAILED);
-		MEM(m, t->data + 4096, SIZE - 4096);
-		OK(SYS(munmap(m, SIZE - 4096)));
-		close_fd(in.fds[0]);
-	}
-	/* The one that can not be had is told of. */
-	OK(send_memfd(&t->a, t->to_b, 0, fd, 0, SIZE));
-	leave_fds(0);
-	OK(recv_with(&t->b, &in, BUS1_RECV_MEMFD));
-	EQ(in.fds[0], -EMFILE);
-	ERR(open_buffer(&t->b, t->handle, 0, SIZE), EMFILE);
-	close_fd(t->fd);
-	OK(open_buffer(&t->b, t->handle, 0, SIZE));
-}
-
 TEST("MSG-5 what is shared says so, and only who could write still can")
 {
-	struct pair *t = pair_new();
+	struct buffered *t = buffered_new();
 	int fd = memfd_new(t->data, SIZE, SIZED), mine;
 	u8 *w = mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), *m;
 	u64 shared, handle;
@@ -626,81 +394,9 @@ TEST("MSG-5 what is shared says so, and only who could write still can")
 	close_fd((int)OK(open_buffer(&t->a, shared, 0, SIZE)));
 }
 
-TEST("MSG-5 ABI-1 programs that do not know of bodies")
-{
-	struct pair *t = pair_new();
-	struct bus1_pass pass = { .id = t->buffer };
-	struct bus1_cmd_send cmd = { .dest = t->to_b, .handles = PTR(&pass), .n_handles = 1 };
-	u64 msg[32], none = 0x5555555555555555;
-	struct bus1_handle h;
-
-	/* Such a sender sends a handle, which is a buffer. */
-	OK(raw_sized(&t->a, BUS1_CMD_SEND, BUS1_CMD_SEND_VER0, &cmd));
-	EQ(GOT_HANDLE(&t->b, t->nb).id, t->handle);
-	/* Such a receiver gets one. */
-	for (u32 size = BUS1_MSG_VER0; size < sizeof(struct bus1_msg); size += 8) {
-		struct bus1_cmd_recv recv = {
-			.flags = BUS1_RECV_NONBLOCK, .msgs = PTR(msg), .n_msgs = 1, .msg_size = size,
-			.buf = PTR(&h), .buf_size = sizeof(h) };
-		struct bus1_msg m;
-
-		memset(msg, 0x55, sizeof(msg));
-		OK(send_body(&t->a, t->to_b, t->buffer, 0, 3, 4));
-		OK(recv_cmd(&t->b, &recv));
-		memcpy(&m, msg, sizeof(m));
-		EQ(m.flags, BUS1_MSG_F_BODY);
-		EQ(m.n_handles, 1);
-		EQ(h.id, t->handle);
-		EQ(msg[size / 8], none);
-		OK(release(&t->b, t->handle));
-	}
-	OK(release(&t->b, t->handle));
-	OK(release(&t->b, t->handle));
-	GOT_UNUSED(&t->a, t->buffer, 1);
-}
-
-TEST("MSG-5 ABI-2 flags and fields of a body that do not fit each other")
-{
-	struct pair *t = pair_new();
-	struct bus1_pass pass = { .id = t->buffer };
-	s32 fds[2] = { t->fd, t->fd };
-	const u64 h = PTR(&pass), f = PTR(fds), d = t->to_b;
-	const struct bus1_cmd_send bad[] = {
-		{ .dest = d, .body_offset = 1 },
-		{ .dest = d, .body_len = 1 },
-		{ .dest = d, .handles = h, .n_handles = 1, .body_len = 1 },
-		{ .dest = d, .fds = f, .n_fds = 1, .body_len = 1 },
-		{ .dest = d, .flags = BUS1_SEND_BODY },
-		{ .dest = d, .flags = BUS1_SEND_BODY, .fds = f, .n_fds = 1 },
-		{ .dest = d, .flags = BUS1_SEND_MEMFD },
-		{ .dest = d, .flags = BUS1_SEND_MEMFD, .handles = h, .n_handles = 1 },
-		{ .dest = d, .flags = BUS1_SEND_MEMFD, .fds = f, .n_fds = 2 },
-		{ .dest = d, .flags = BUS1_SEND_SHARED },
-		{ .dest = d, .flags = BUS1_SEND_SHARED, .fds = f, .n_fds = 1 },
-		{ .dest = d, .flags = BUS1_SEND_SHARED | BUS1_SEND_BODY, .handles = h, .n_handles = 1 },
-		{ .dest = d, .flags = BUS1_SEND_MEMFD | BUS1_SEND_BODY, .handles = h, .n_handles = 1,
-		  .fds = f, .n_fds = 1 },
-		{ .dest = d, .flags = BUS1_SEND_BODY | BUS1_SEND_PARTIAL, .handles = h, .n_handles = 1 },
-		{ .dest = d, .flags = BUS1_SEND_MEMFD | BUS1_SEND_ORDERED, .fds = f, .n_fds = 1 },
-		{ .dest = d, .flags = 1ULL << 7 },
-		{ .dest = d, .deadline = 1 },
-	};
-	struct snapshot before = SNAPSHOT(&t->a, &t->b);
-
-	for (size_t i = 0; i < ARRAY_SIZE(bad); i++) {
-		struct bus1_cmd_send cmd = bad[i];
-		int r = send_cmd(&t->a, &cmd);
-
-		if (r != -EINVAL)
-			FAIL("form %zu: %s", i, r ? strerrorname_np(-r) : "no error");
-	}
-	SAME_SNAPSHOT(&before);
-	NOTHING(&t->b);
-}
-
 TEST("MSG-5 ABI-2 a buffer that can not be told of is not there")
 {
-	struct pair *t = pair_new();
+	struct buffered *t = buffered_new();
 	struct bus1_cmd_info before = peer_info(&t->a);
 	struct bus1_cmd_buffer buffer = { .fd = t->fd };
 	struct bus1_cmd_open cmd = { .id = t->handle }, *p;
@@ -721,7 +417,7 @@ TEST("MSG-5 ABI-2 a buffer that can not be told of is not there")
 
 TEST("MSG-5 a lease that the maker has on a memfd stalls nobody")
 {
-	struct pair *t = pair_new();
+	struct buffered *t = buffered_new();
 	u64 start = test_now(), handle;
 	char path[64];
 	int maker, fd;
@@ -760,7 +456,7 @@ static long shmem(void)
 TEST("MSG-5 the memory of a buffer goes with the buffer")
 {
 	enum { MIB = 16 };
-	struct pair *t = pair_new();
+	struct buffered *t = buffered_new();
 	u8 *data = malloc(MIB << 20);
 
 	memset(data, 1, MIB << 20);
@@ -799,7 +495,7 @@ TEST("MSG-5 the memory of a buffer goes with the buffer")
 }
 
 struct duel {
-	struct pair *t;
+	struct buffered *t;
 	u64 buffer, handle;
 	int result;
 };
@@ -817,7 +513,7 @@ static void open_once(void *arg)
 /* Whoever is first: it was opened, and has its bytes; or it is gone. */
 TEST("MSG-5 a buffer is opened while it is destroyed")
 {
-	struct pair *t = pair_new();
+	struct buffered *t = buffered_new();
 	u32 rounds = test_rounds(300);
 
 	for (u32 i = 0; i < rounds; i++) {
@@ -847,7 +543,7 @@ TEST("MSG-5 a buffer is opened while it is destroyed")
 /* A buffer keeps a file that no descriptor has, so it counts as one in a message does. */
 TEST_TIMEOUT("MSG-5 RES-1 the files that buffers keep are counted, and given back", 120)
 {
-	struct pair *t = pair_new();
+	struct buffered *t = buffered_new();
 	struct bus1_cmd_buffer cmd;
 	struct peer other;
 	u32 n = 0;

@@ -191,6 +191,20 @@ int answer_drop(const struct peer *p, u64 token)
 	return reply_cmd(p, &cmd);
 }
 
+static void answer_once(void *arg)
+{
+	struct answerer *t = arg;
+
+	t->r = answer(t->p, t->token, t->data, t->len);
+}
+
+void answerer_start(struct answerer *t, const struct peer *p, u64 token, const void *data,
+		    size_t len)
+{
+	*t = (struct answerer){ .p = p, .token = token, .data = data, .len = len };
+	test_start(&t->thread, answer_once, t);
+}
+
 int answer_next(const struct peer *p, u64 token, const void *data, size_t len, u64 flags,
 		struct in *in)
 {
@@ -273,14 +287,10 @@ void server_stop(struct server *s, u32 n)
 
 struct pair pair_new(void)
 {
-	struct pair w = { .a = peer_new(1 << 20), .b = peer_new(1 << 20) };
-
-	w.nb = node_new(&w.b, 0xb0b);
-	w.to_b = grant(&w.b, w.nb, &w.a);
-	return w;
+	return pair_of(1 << 20, 1 << 20);
 }
 
-static void peer_idle(const struct peer *p)
+void peer_idle(const struct peer *p)
 {
 	struct bus1_cmd_info info = peer_info(p);
 

@@ -6,7 +6,7 @@
 #ifndef BUS1_TEST_CALL_H
 #define BUS1_TEST_CALL_H
 
-#include "raw.h"
+#include "cast.h"
 
 /*
  * One call, with one reply's worth of space for what comes. call_init() makes the
@@ -66,6 +66,18 @@ int reply_cmd(const struct peer *p, struct bus1_cmd_reply *cmd);
 int answer(const struct peer *p, u64 token, const void *data, size_t len);
 int answer_str(const struct peer *p, u64 token, const char *text);
 int answer_drop(const struct peer *p, u64 token);
+/* A thread that replies once, and what it got for that. */
+struct answerer {
+	struct test_thread thread;
+	const struct peer *p;
+	u64 token;
+	const void *data;
+	size_t len;
+	int r;
+};
+
+void answerer_start(struct answerer *t, const struct peer *p, u64 token, const void *data,
+		    size_t len);
 int answer_next(const struct peer *p, u64 token, const void *data, size_t len, u64 flags,
 		struct in *in);
 
@@ -88,17 +100,13 @@ struct server {
 void server_start(struct server *s, const struct peer *p, u64 node);
 void server_stop(struct server *s, u32 n);
 
-/* A client and a server with a pool, and a node of the server's that the client knows. */
-struct pair {
-	struct peer a, b;
-	u64 nb, to_b;
-};
-
+/* A client and a server, with pools. */
 struct pair pair_new(void);
 /*
- * That nothing is left of any call at either, but what is queued; then closes both, and
- * checks that first.
+ * That nothing is left of any call at a peer, and nothing is queued; at both; then closes
+ * both, and checks that first.
  */
+void peer_idle(const struct peer *p);
 void pair_idle(const struct pair *w);
 void pair_close(struct pair *w);
 

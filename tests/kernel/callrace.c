@@ -57,6 +57,13 @@ static int reply_one(u64 token, u32 i)
 	return answer(&d.r.b, token, d.data, i & 1 ? LARGE : 10);
 }
 
+/* One that b has received. */
+static void call_taken(u32 i)
+{
+	OK(call_one(d.r.to_b, i));
+	d.token = GOT_CALL(&d.r.b, d.r.nb, "x");
+}
+
 /* What has come to a peer, by type; slices are given back. */
 struct came {
 	u32 calls, replies, cancelled, others;
@@ -94,20 +101,11 @@ static struct came came(const struct peer *p)
 	return c;
 }
 
-static void idle(const struct peer *p)
-{
-	struct bus1_cmd_info info = peer_info(p);
-
-	EQ(info.n_calls, 0);
-	EQ(info.n_queued, 0);
-	EQ(info.n_slices, 0);
-	EQ(info.pool_used, 0);
-}
-
+/* Whatever it was, it is over. */
 static void both_idle(void)
 {
-	idle(&d.r.a);
-	idle(&d.r.b);
+	peer_idle(&d.r.a);
+	peer_idle(&d.r.b);
 }
 
 static void other_cancel(struct race *r)
@@ -146,8 +144,7 @@ TEST_TIMEOUT("CALL-4 a cancellation against the reply", 120)
 	for (u32 i = 0; i < d.r.rounds; i++) {
 		int r;
 
-		OK(call_one(d.r.to_b, i));
-		d.token = GOT_CALL(&d.r.b, d.r.nb, "x");
+		call_taken(i);
 		race_go(&d.r);
 		r = reply_one(d.token, i);
 		race_meet(&d.r);
@@ -223,8 +220,7 @@ TEST_TIMEOUT("CALL-2 a reply against a drop of the same request", 120)
 		struct came a;
 		int r;
 
-		OK(call_one(d.r.to_b, i));
-		d.token = GOT_CALL(&d.r.b, d.r.nb, "x");
+		call_taken(i);
 		race_go(&d.r);
 		r = reply_one(d.token, i);
 		race_meet(&d.r);
@@ -335,7 +331,7 @@ TEST_TIMEOUT("CALL-2 the server closes against the call", 120)
 			EQ(a.replies, 1);
 			EQ(a.error, EHOSTUNREACH);
 		}
-		idle(&d.r.a);
+		peer_idle(&d.r.a);
 		OK(release(&d.r.a, d.r.to_b));
 		server_new(&d.r);
 	}
@@ -353,7 +349,7 @@ TEST_TIMEOUT("CALL-4 the server closes against a cancellation", 120)
 		OK(call_cancel(&d.r.a, d.id));
 		race_meet(&d.r);
 		EQ(came(&d.r.a).replies, 0);
-		idle(&d.r.a);
+		peer_idle(&d.r.a);
 		OK(release(&d.r.a, d.r.to_b));
 		server_new(&d.r);
 	}
@@ -387,7 +383,7 @@ TEST_TIMEOUT("CALL-4 the caller closes against receiving, replying and dropping"
 		EQ(came(&d.r.b).calls, 0);
 		if (d.token)
 			ERR(reply_one(d.token, i), ECANCELED);
-		idle(&d.r.b);
+		peer_idle(&d.r.b);
 		d.r.a = peer_new(1 << 18);
 		d.r.to_b = grant(&d.r.b, d.r.nb, &d.r.a);
 	}

@@ -3,34 +3,14 @@
  * OBJ-6, OBJ-8: facets of a node carry a badge, are handles of their own, are told
  * of by themselves, and can be revoked.
  */
-#include "raw.h"
+#include "cast.h"
 
 #include <string.h>
-
-/* Node n of a, with facets; b and c hold; each knows the other's node. */
-struct trio {
-	struct peer a, b, c;
-	u64 n, nb, nc, a_to_b, a_to_c, b_to_c, c_to_b;
-};
-
-static struct trio trio_new(void)
-{
-	struct trio t = { .a = peer_new(1 << 16), .b = peer_new(0), .c = peer_new(0) };
-
-	t.n = node_new(&t.a, 0xa);
-	t.nb = node_new(&t.b, 0xb);
-	t.nc = node_new(&t.c, 0xc);
-	t.a_to_b = grant(&t.b, t.nb, &t.a);
-	t.a_to_c = grant(&t.c, t.nc, &t.a);
-	t.b_to_c = grant(&t.c, t.nc, &t.b);
-	t.c_to_b = grant(&t.b, t.nb, &t.c);
-	return t;
-}
 
 TEST("OBJ-6 a message carries the badge of the facet that it was sent through")
 {
 	static const u64 badges[] = { 1, 2, 0x8000000000000000, UINT64_MAX, 0x123456789abcdef0 };
-	struct trio t = trio_new();
+	struct trio t = trio_new(1 << 16);
 	u64 f[ARRAY_SIZE(badges)], h[ARRAY_SIZE(badges)], plain = grant(&t.a, t.n, &t.b);
 	u8 data[5000];
 	struct in in;
@@ -77,7 +57,7 @@ TEST("OBJ-6 a message carries the badge of the facet that it was sent through")
 
 TEST("OBJ-6 a badge goes on with the handle, and holders see nothing of it")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(1 << 16);
 	u64 f = facet_new(&t.a, t.n, 0xbad6e), h = grant(&t.a, f, &t.b);
 	struct bus1_handle got;
 
@@ -102,7 +82,7 @@ TEST("OBJ-6 a badge goes on with the handle, and holders see nothing of it")
 
 TEST("OBJ-4 a facet is a handle of its own, and the same one however it came")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(1 << 16);
 	u64 f = facet_new(&t.a, t.n, 1), g = facet_new(&t.a, t.n, 2), m = node_new(&t.a, 3);
 	u64 other = facet_new(&t.a, m, 1), hf = grant(&t.a, f, &t.b), hg, hn, ho;
 	struct bus1_handle got;
@@ -118,7 +98,7 @@ TEST("OBJ-4 a facet is a handle of its own, and the same one however it came")
 	OK(send_id(&t.a, t.a_to_b, f));
 	EQ(GOT_ID(&t.b, t.nb), hf);
 	OK(send_id(&t.b, t.b_to_c, hf));
-	OK(send_id(&t.c, t.c_to_b, GOT_ID(&t.c, t.nc)));
+	OK(send_id(&t.c, grant(&t.b, t.nb, &t.c), GOT_ID(&t.c, t.nc)));
 	EQ(GOT_ID(&t.b, t.nb), hf);
 	OK(send_id(&t.b, t.nb, hf));
 	EQ(GOT_ID(&t.b, t.nb), hf);
@@ -139,7 +119,7 @@ TEST("OBJ-4 a facet is a handle of its own, and the same one however it came")
 
 TEST("OBJ-6 minting a badge again gives the facet there is")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(1 << 16);
 	u64 f = facet_new(&t.a, t.n, 5), m = node_new(&t.a, 1), fm, h, again;
 	struct snapshot w = SNAPSHOT(&t.a, &t.b);
 
@@ -168,7 +148,7 @@ TEST("OBJ-6 minting a badge again gives the facet there is")
 
 TEST("OBJ-6 HANDLE_MINT says why not, and makes nothing")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(1 << 16);
 	u64 f = facet_new(&t.a, t.n, 1), gone = node_new(&t.a, 2), h = grant(&t.a, t.n, &t.b), id;
 	u64 spare = facet_new(&t.a, t.n, 9), once = once_new(&t.a, t.n, 0);
 	struct snapshot w;
@@ -204,7 +184,7 @@ TEST("OBJ-6 HANDLE_MINT says why not, and makes nothing")
 
 TEST("OBJ-6 a used facet makes its node used, and each is told of by itself")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(1 << 16);
 	u64 f = facet_new(&t.a, t.n, 1), g = facet_new(&t.a, t.n, 2), hf, hg, hn;
 	struct in in;
 
@@ -253,7 +233,7 @@ TEST("OBJ-6 a used facet makes its node used, and each is told of by itself")
 
 TEST("OBJ-6 the notice of an unused facet is withdrawn when it is used again")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(1 << 16);
 	u64 f = facet_new(&t.a, t.n, 1), hf = grant(&t.a, f, &t.b), hn = grant(&t.a, t.n, &t.c);
 	struct in in;
 
@@ -278,7 +258,7 @@ TEST("OBJ-6 the notice of an unused facet is withdrawn when it is used again")
 
 TEST("OBJ-8 revoking a badge kills exactly its handles")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(1 << 16);
 	u64 f = facet_new(&t.a, t.n, 1), g = facet_new(&t.a, t.n, 2);
 	u64 bf = grant(&t.a, f, &t.b), bg = grant(&t.a, g, &t.b), bn = grant(&t.a, t.n, &t.b);
 	u64 cf = grant(&t.a, f, &t.c), less = grant_as(&t.a, f, &t.c, 0, BUS1_RIGHT_TRANSFER);
@@ -311,7 +291,7 @@ TEST("OBJ-8 revoking a badge kills exactly its handles")
 
 TEST("OBJ-8 dead is sticky, what arrives after a revocation arrives dead")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(1 << 16);
 	u64 f = facet_new(&t.a, t.n, 1), h = grant(&t.a, f, &t.b);
 	struct bus1_handle got;
 
@@ -336,7 +316,7 @@ TEST("OBJ-8 dead is sticky, what arrives after a revocation arrives dead")
 
 TEST("OBJ-8 what was sent through a revoked facet and waits is never received")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(1 << 16);
 	u64 f = facet_new(&t.a, t.n, 1), g = facet_new(&t.a, t.n, 2);
 	u64 hf = grant(&t.a, f, &t.b), hg = grant(&t.a, g, &t.b), hn = grant(&t.a, t.n, &t.b);
 	u8 data[5000] = {};
@@ -361,7 +341,7 @@ TEST("OBJ-8 what was sent through a revoked facet and waits is never received")
 
 TEST("OBJ-8 the end of a node is that of all its facets")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(1 << 16);
 	u64 f[5], h[6], weak, id;
 
 	for (u64 i = 0; i < 5; i++) {
@@ -390,7 +370,7 @@ TEST("OBJ-8 the end of a node is that of all its facets")
 
 TEST("OBJ-8 the end of the owner is that of its facets")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(1 << 16);
 	u64 f = facet_new(&t.a, t.n, 1), h = grant(&t.a, f, &t.b), hn = grant(&t.a, t.n, &t.b);
 
 	peer_close(&t.a);
@@ -401,7 +381,7 @@ TEST("OBJ-8 the end of the owner is that of its facets")
 
 TEST("OBJ-11 facets and nodes are destroyed together, all or none")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(1 << 16);
 	u64 m = node_new(&t.a, 2), f = facet_new(&t.a, t.n, 1), g = facet_new(&t.a, m, 1);
 	u64 hf = grant(&t.a, f, &t.b), hg = grant(&t.a, g, &t.b), hm = grant(&t.a, m, &t.b);
 	u64 ids[3] = { f, m, 0 };
@@ -429,7 +409,7 @@ TEST("OBJ-11 facets and nodes are destroyed together, all or none")
 TEST("OBJ-11 a node and its own facet in one array")
 {
 	for (int order = 0; order < 2; order++) {
-		struct trio t = trio_new();
+		struct trio t = trio_new(1 << 16);
 		u64 f = facet_new(&t.a, t.n, 1), hf = grant(&t.a, f, &t.b);
 		u64 hn = grant(&t.a, t.n, &t.b);
 		u64 ids[2] = { order ? f : t.n, order ? t.n : f };

@@ -3,7 +3,7 @@
  * MSG-6: descriptors in messages. They arrive close-on-exec, if they are asked for;
  * what could hold messages in turn is refused; none is lost or left open.
  */
-#include "raw.h"
+#include "cast.h"
 
 #include <fcntl.h>
 #include <linux/io_uring.h>
@@ -17,20 +17,6 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-struct pair {
-	struct peer a, b;
-	u64 nb, to_b;
-};
-
-static struct pair pair_new(size_t pool)
-{
-	struct pair t = { .a = peer_new(0), .b = peer_new(pool) };
-
-	t.nb = node_new(&t.b, 0xb);
-	t.to_b = grant(&t.b, t.nb, &t.a);
-	return t;
-}
 
 /* The reading end; the other one, which is to be sent, in *fd. */
 static int pipe_new(int *fd)
@@ -80,7 +66,7 @@ static bool same_file(int a, int b)
 TEST("MSG-6 descriptors arrive with their message, as other numbers of the same files")
 {
 	static const u32 counts[] = { 1, 2, 3, 8, 64 };
-	struct pair t = pair_new(1 << 16);
+	struct pair t = pair_of(0, 1 << 16);
 
 	for (size_t k = 0; k < ARRAY_SIZE(counts); k++) {
 		u32 n = counts[k];
@@ -115,7 +101,7 @@ TEST("MSG-6 descriptors arrive with their message, as other numbers of the same 
 
 TEST("MSG-6 as many as a message takes, and one of them as often as one likes")
 {
-	struct pair t = pair_new(0);
+	struct pair t = pair_of(0, 0);
 	s32 fds[BUS1_MAX_FDS + 1];
 	struct in in;
 	int fd, end = pipe_new(&fd);
@@ -137,7 +123,7 @@ TEST("MSG-6 as many as a message takes, and one of them as often as one likes")
 
 TEST("MSG-6 payload, handles, descriptors and stamp come together")
 {
-	struct pair t = pair_new(1 << 20);
+	struct pair t = pair_of(0, 1 << 20);
 	u64 nb, n[3];
 	static u8 data[5000];
 	struct bus1_cmd_node create = { .flags = BUS1_NODE_CREDS, .cookie = 2 };
@@ -190,7 +176,7 @@ TEST("MSG-6 payload, handles, descriptors and stamp come together")
 
 TEST("MSG-6 without being asked for they are closed, and that is said")
 {
-	struct pair t = pair_new(0);
+	struct pair t = pair_of(0, 0);
 	s32 fds[3];
 	int end[3];
 	unsigned int before;
@@ -249,7 +235,7 @@ static void refused(struct pair *t, s32 bad, int err)
 
 TEST("MSG-6 what is not an open file is refused")
 {
-	struct pair t = pair_new(0);
+	struct pair t = pair_of(0, 0);
 	int closed;
 
 	close_fd(closed = (int)OK(SYS(fcntl(0, F_DUPFD_CLOEXEC, 600))));
@@ -263,7 +249,7 @@ TEST("MSG-6 what is not an open file is refused")
 
 TEST("MSG-6 what could hold a message in turn is refused")
 {
-	struct pair t = pair_new(0);
+	struct pair t = pair_of(0, 0);
 	struct io_uring_params params = {};
 	int socks[2], ring, exported;
 	struct peer c;
@@ -297,7 +283,7 @@ TEST("MSG-6 what could hold a message in turn is refused")
 
 TEST("MSG-6 all other files are taken")
 {
-	struct pair t = pair_new(0);
+	struct pair t = pair_of(0, 0);
 	int all[] = {
 		open("/dev/null", O_RDWR | O_CLOEXEC),
 		open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC),
@@ -325,7 +311,7 @@ TEST("MSG-6 all other files are taken")
 TEST("MSG-6 one that can not be installed is told in its place, the others arrive")
 {
 	for (unsigned int room = 0; room < 4; room++) {
-		struct pair t = pair_new(0);
+		struct pair t = pair_of(0, 0);
 		int end[3];
 		s32 fds[3];
 		pid_t pid;
@@ -365,7 +351,7 @@ TEST("MSG-6 one that can not be installed is told in its place, the others arriv
 
 TEST("MSG-6 a receive that faults, or does not fit, installs and loses none")
 {
-	struct pair t = pair_new(0);
+	struct pair t = pair_of(0, 0);
 	u64 n = node_new(&t.a, 1), *small;
 	struct bus1_msg m;
 	s32 fds[3];
@@ -434,7 +420,7 @@ TEST("MSG-6 a receive that faults, or does not fit, installs and loses none")
 
 TEST("MSG-6 several messages in one call, of which the last does not fit or faults")
 {
-	struct pair t = pair_new(0);
+	struct pair t = pair_of(0, 0);
 	struct bus1_msg *m = edge_alloc(2 * sizeof(*m));
 	u64 buf[64];
 	int end[3], fd;
@@ -494,7 +480,7 @@ TEST("MSG-6 several messages in one call, of which the last does not fit or faul
 TEST("MSG-6 whatever a message ends by, its files are closed")
 {
 	for (int how = 0; how < 6; how++) {
-		struct pair t = pair_new(0);
+		struct pair t = pair_of(0, 0);
 		int fd, end = pipe_new(&fd);
 		struct bus1_msg m;
 		u64 f;
@@ -534,7 +520,7 @@ TEST("MSG-6 whatever a message ends by, its files are closed")
 
 TEST("MSG-6 a message keeps its files open, whoever closes them")
 {
-	struct pair t = pair_new(0);
+	struct pair t = pair_of(0, 0);
 	int fd, end = pipe_new(&fd);
 	pid_t pid = test_fork();
 	struct in in;
@@ -600,7 +586,7 @@ TEST("MSG-6 a message with descriptors to oneself")
 
 TEST("MSG-6 closing the receiver while files wait, thousands of them")
 {
-	struct pair t = pair_new(0);
+	struct pair t = pair_of(0, 0);
 	s32 fds[BUS1_MAX_FDS];
 	int fd, end = pipe_new(&fd), r;
 	u32 n = 0;

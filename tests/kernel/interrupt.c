@@ -57,22 +57,6 @@ TEST("CALL-4 a signal ends a call, and the server is told if it has the request"
 	pair_close(&w);
 }
 
-struct slow {
-	struct test_thread thread;
-	const struct peer *p;
-	u64 token;
-	const u8 *data;
-	size_t len;
-	int r;
-};
-
-static void answer_slowly(void *arg)
-{
-	struct slow *s = arg;
-
-	s->r = answer(s->p, s->token, s->data, s->len);
-}
-
 TEST("CALL-4 a signal while the reply is on its way")
 {
 	struct pair w = pair_new();
@@ -80,14 +64,14 @@ TEST("CALL-4 a signal while the reply is on its way")
 	catch_signal(SIGUSR1, 0);
 	for (int large = 0; large < 2; large++) {
 		struct tar t = tar_new();
-		struct slow s = { .p = &w.b, .data = tar_edge(&t, 8), .len = large ? LARGE : 16 };
+		struct answerer s;
 		struct call c;
 
 		call_init_str(&c, &w.a, w.to_b, "x");
 		c.cmd.reply_size = large ? LARGE : 0;
 		call_start(&c);
-		s.token = GOT_CALL(&w.b, w.nb, "x");
-		test_start(&s.thread, answer_slowly, &s);
+		answerer_start(&s, &w.b, GOT_CALL(&w.b, w.nb, "x"), tar_edge(&t, 8),
+			       large ? LARGE : 16);
 		tar_wait(&t);
 		/* It does not wait for who may never be done. */
 		shoot(&c, SIGUSR1);

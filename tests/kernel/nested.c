@@ -116,6 +116,19 @@ static u64 given(struct call *c, struct ring *r, int at, const char *text)
 	return c->in.m.token;
 }
 
+/*
+ * a calls b, which calls back to serve that: b's token, and a's, which its waiting thread
+ * was given.
+ */
+static u64 called_back(struct ring *r, struct call *outer, struct call *back, const char *text,
+		       u64 *token)
+{
+	start_as(outer, r, A, B, "outer", BUS1_CALL_NESTED, 0);
+	*token = GOT_CALL(&r->p[B], r->node[B], "outer");
+	start_as(back, r, B, A, text, 0, *token);
+	return given(outer, r, A, text);
+}
+
 TEST("CALL-5 a thread that waits serves the call back, and then gets its reply")
 {
 	struct ring r = ring_new();
@@ -152,10 +165,7 @@ TEST("CALL-5 several calls back, one after the other, and the command repeated")
 	struct waiting again;
 	u64 token, nested;
 
-	start_as(&outer, &r, A, B, "outer", BUS1_CALL_NESTED, 0);
-	token = GOT_CALL(&r.p[B], r.node[B], "outer");
-	start_as(&inner, &r, B, A, "0", 0, token);
-	nested = given(&outer, &r, A, "0");
+	nested = called_back(&r, &outer, &inner, "0", &token);
 	for (int i = 1; i < 6; i++) {
 		char text[2] = { (char)('0' + i), 0 };
 
@@ -276,10 +286,7 @@ TEST("CALL-5 a second call back, while the first is served, is served next")
 	struct waiting again;
 	u64 token, nested, second;
 
-	start_as(&outer, &r, A, B, "outer", BUS1_CALL_NESTED, 0);
-	token = GOT_CALL(&r.p[B], r.node[B], "outer");
-	start_as(&one, &r, B, A, "one", 0, token);
-	nested = given(&outer, &r, A, "one");
+	nested = called_back(&r, &outer, &one, "one", &token);
 	start_as(&two, &r, B, A, "two", 0, token);
 	waiting_init(&again, &r.p[A], nested, "1", outer.cmd.id);
 	test_start(&again.thread, reply_and_wait, &again);
@@ -429,10 +436,7 @@ TEST("CALL-5 what is part of the call, but no request, is left in the queue")
 	u64 token, nested, at_c, id, taken;
 	struct in in;
 
-	start_as(&outer, &r, A, B, "outer", BUS1_CALL_NESTED, 0);
-	token = GOT_CALL(&r.p[B], r.node[B], "outer");
-	start_as(&inner, &r, B, A, "one", 0, token);
-	nested = given(&outer, &r, A, "one");
+	nested = called_back(&r, &outer, &inner, "one", &token);
 	/* The reply to a call that was made to serve it. */
 	call_as(&second, &r, A, C, "on", 0, nested);
 	second.cmd.recv = (struct bus1_cmd_recv){};
@@ -488,10 +492,7 @@ TEST("CALL-5 the outer reply may come before the call back is answered")
 	struct waiting again;
 	u64 token, nested;
 
-	start_as(&outer, &r, A, B, "outer", BUS1_CALL_NESTED, 0);
-	token = GOT_CALL(&r.p[B], r.node[B], "outer");
-	start_as(&inner, &r, B, A, "back", 0, token);
-	nested = given(&outer, &r, A, "back");
+	nested = called_back(&r, &outer, &inner, "back", &token);
 	OK(answer_str(&r.p[B], token, "result"));
 	NOTHING(&r.p[A]);
 	waiting_init(&again, &r.p[A], nested, "done", outer.cmd.id);
@@ -559,10 +560,7 @@ TEST("CALL-5 a wait that goes on after a call back ends by its deadline, and by 
 		struct waiting again;
 		u64 token, nested;
 
-		start_as(&outer, &r, A, B, "outer", BUS1_CALL_NESTED, 0);
-		token = GOT_CALL(&r.p[B], r.node[B], "outer");
-		start_as(&inner, &r, B, A, "back", 0, token);
-		nested = given(&outer, &r, A, "back");
+		nested = called_back(&r, &outer, &inner, "back", &token);
 		waiting_init(&again, &r.p[A], nested, "done", outer.cmd.id);
 		if (how == 0)
 			again.cmd.recv.deadline = test_now() + 300000000ULL * test_slow();

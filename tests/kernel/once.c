@@ -1,35 +1,30 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* OBJ-9: a one-shot handle carries one message; if it carries none, the owner is told. */
-#include "raw.h"
+#include "cast.h"
 
 #include <string.h>
 
-struct trio {
-	struct peer a, b, c;
-	u64 n, nb, nc, to_b, b_to_c;
-};
-
-static struct trio trio_new(void)
+/* All that a is told is that nobody uses its node. */
+static void nothing_but_unused(const struct trio *t)
 {
-	struct trio t = { .a = peer_new(1 << 16), .b = peer_new(0), .c = peer_new(0) };
+	while (peer_info(&t->a).n_queued) {
+		struct in in;
 
-	t.n = node_new(&t.a, 0xa);
-	t.nb = node_new(&t.b, 0xb);
-	t.nc = node_new(&t.c, 0xc);
-	t.to_b = grant(&t.b, t.nb, &t.a);
-	t.b_to_c = grant(&t.c, t.nc, &t.b);
-	return t;
+		OK(recv_now(&t->a, &in));
+		EQ(in.m.type, BUS1_MSG_NODE_UNUSED);
+		EQ(in.m.id, t->n);
+	}
 }
 
 TEST("OBJ-9 a one-shot handle carries one message and is gone")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(1 << 16);
 	u64 keep = grant(&t.a, t.n, &t.c), f, h;
 	struct bus1_handle got;
 
 	for (u64 badge = 0; badge < 3; badge++) {
 		f = once_new(&t.a, t.n, badge);
-		OK(send_id(&t.a, t.to_b, f));
+		OK(send_id(&t.a, t.a_to_b, f));
 		got = GOT_HANDLE(&t.b, t.nb);
 		h = got.id;
 		EQ(got.flags, BUS1_HANDLE_ONCE);
@@ -54,7 +49,7 @@ TEST("OBJ-9 a one-shot handle carries one message and is gone")
 
 TEST("OBJ-9 each is a new one, of the same badge or none")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(1 << 16);
 	u64 plain = facet_new(&t.a, t.n, 5), x = once_new(&t.a, t.n, 5), y = once_new(&t.a, t.n, 5);
 	u64 z = once_new(&t.a, t.n, 0), hx = grant(&t.a, x, &t.b), hy = grant(&t.a, y, &t.b);
 	u64 hz = grant(&t.a, z, &t.b), hp = grant(&t.a, plain, &t.b);
@@ -78,7 +73,7 @@ TEST("OBJ-9 each is a new one, of the same badge or none")
 
 TEST("OBJ-9 a one-shot that is spent is dead for all others, and for one's own counts")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(1 << 16);
 	u64 f = once_new(&t.a, t.n, 1), h = grant(&t.a, f, &t.b), hc = grant(&t.a, f, &t.c);
 	u64 weak = grant_as(&t.a, f, &t.c, BUS1_TRANSFER_WEAK, 0);
 	int fd;
@@ -103,18 +98,12 @@ TEST("OBJ-9 a one-shot that is spent is dead for all others, and for one's own c
 	close_fd(fd);
 	/* It was spent, so that nothing is dropped. */
 	OK(ids_cmd(&t.c, BUS1_CMD_HANDLE_RELEASE, 0, (u64[]){ hc, weak }, 2));
-	while (peer_info(&t.a).n_queued) {
-		struct in in;
-
-		OK(recv_now(&t.a, &in));
-		EQ(in.m.type, BUS1_MSG_NODE_UNUSED);
-		EQ(in.m.id, t.n);
-	}
+	nothing_but_unused(&t);
 }
 
 TEST("OBJ-9 the owner is told when it is dropped unspent")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(1 << 16);
 	u64 keep = grant(&t.a, t.n, &t.c), f = once_new(&t.a, t.n, 0xd), h = grant(&t.a, f, &t.b);
 	struct in in;
 	struct peer d;
@@ -138,7 +127,7 @@ TEST("OBJ-9 the owner is told when it is dropped unspent")
 	NOTHING(&t.a);
 	/* dropped with the message that brings it */
 	f = once_new(&t.a, t.n, 0);
-	OK(send_id(&t.a, t.to_b, f));
+	OK(send_id(&t.a, t.a_to_b, f));
 	OK(drop_now(&t.b, &(struct bus1_msg){}));
 	GOT_ONCE_DROPPED(&t.a, f);
 	/* with its holder */
@@ -162,7 +151,7 @@ TEST("OBJ-9 the owner is told when it is dropped unspent")
 
 TEST("OBJ-9 what was dropped and passed on again before that was read")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(1 << 16);
 	u64 keep = grant(&t.a, t.n, &t.c), f = once_new(&t.a, t.n, 0), h = grant(&t.a, f, &t.b);
 
 	OK(release(&t.b, h));
@@ -177,7 +166,7 @@ TEST("OBJ-9 what was dropped and passed on again before that was read")
 
 TEST("OBJ-9 a one-shot is moved and copied like any other, the first message wins")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(1 << 16);
 	u64 f = once_new(&t.a, t.n, 9), h = grant(&t.a, f, &t.b), hc;
 	struct bus1_handle got;
 
@@ -219,7 +208,7 @@ TEST("OBJ-9 a one-shot is moved and copied like any other, the first message win
 
 TEST("OBJ-9 a one-shot without the right to send, or weak, is not spent by trying")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(1 << 16);
 	u64 f = once_new(&t.a, t.n, 1), h = grant(&t.a, f, &t.b);
 	u64 mute = grant_as(&t.a, f, &t.c, 0, BUS1_RIGHT_SEND);
 	u64 weak = grant_as(&t.a, f, &t.c, BUS1_TRANSFER_WEAK, 0);
@@ -234,7 +223,7 @@ TEST("OBJ-9 a one-shot without the right to send, or weak, is not spent by tryin
 
 TEST("OBJ-9 a send that fails spends nothing")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(1 << 16);
 	u64 f = once_new(&t.a, t.n, 1), h = grant(&t.a, f, &t.b), gone = node_new(&t.c, 9);
 	u64 to_gone = grant(&t.c, gone, &t.b), plain = grant(&t.a, t.n, &t.b), dests[3];
 	static u8 big[1 << 17];
@@ -283,7 +272,7 @@ TEST("OBJ-9 a send that fails spends nothing")
 
 TEST("OBJ-9 among many destinations, each once")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(1 << 16);
 	u64 f = once_new(&t.a, t.n, 1), g = once_new(&t.a, t.n, 2), dests[4];
 	s32 errors[4];
 
@@ -310,18 +299,12 @@ TEST("OBJ-9 among many destinations, each once")
 	GOT_TEXT(&t.c, t.nc, "first");
 	ERR(send_str(&t.b, dests[0], "x"), ENXIO);
 	NOTHING(&t.b);
-	while (peer_info(&t.a).n_queued) {
-		struct in in;
-
-		OK(recv_now(&t.a, &in));
-		EQ(in.m.type, BUS1_MSG_NODE_UNUSED);
-		EQ(in.m.id, t.n);
-	}
+	nothing_but_unused(&t);
 }
 
 TEST("OBJ-9 one that is revoked is dead, and not dropped")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(1 << 16);
 	u64 keep = grant(&t.a, t.n, &t.c), f = once_new(&t.a, t.n, 1), h = grant(&t.a, f, &t.b);
 
 	OK(destroy(&t.a, f));
@@ -348,7 +331,7 @@ TEST("OBJ-9 one that is revoked is dead, and not dropped")
 
 TEST("OBJ-9 many, as answers are given")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(1 << 16);
 	u64 serve = grant(&t.b, t.nb, &t.a);
 
 	for (u64 i = 0; i < test_rounds(2000); i++) {

@@ -223,7 +223,8 @@ static void tell_after(void *arg)
 	}
 }
 
-TEST("ORD-1 a death comes before what was sent after it")
+/* c is told of a node of a's or, if that is no death, of its own; and then b sends to it. */
+static void notice_comes_first(bool death)
 {
 	struct notices t = {
 		.a = peer_new(0), .b = peer_new(0), .c = peer_new(0), .rounds = test_rounds(700),
@@ -236,45 +237,29 @@ TEST("ORD-1 a death comes before what was sent after it")
 	test_pin(0);
 	test_start(&thread, tell_after, &t);
 	for (u64 i = 0; i < t.rounds; i++) {
-		u64 n = node_new(&t.a, i), h = grant(&t.a, n, &t.c);
+		const struct peer *owner = death ? &t.a : &t.c, *holder = death ? &t.c : &t.a;
+		u64 n = node_new(owner, i), h = grant(owner, n, holder);
 
-		OK(destroy(&t.a, n));
+		OK(death ? destroy(owner, n) : release(holder, h));
 		signal_to(&t.turn, 2 * i + 1);
 		OK(recv_wait(&t.c, &in));
-		EQ(in.m.type, BUS1_MSG_NODE_DEAD);
-		EQ(in.m.id, h);
+		EQ(in.m.type, death ? BUS1_MSG_NODE_DEAD : BUS1_MSG_NODE_UNUSED);
+		EQ(in.m.id, death ? h : n);
 		EQ(recv_number(&t.c), i);
-		OK(release(&t.c, h));
+		OK(death ? release(holder, h) : destroy_unused(owner, n));
 		await(&t.turn, 2 * i + 2);
 	}
 	test_join(&thread);
 }
 
+TEST("ORD-1 a death comes before what was sent after it")
+{
+	notice_comes_first(true);
+}
+
 TEST("ORD-1 unused comes before what was sent after it")
 {
-	struct notices t = {
-		.a = peer_new(0), .b = peer_new(0), .c = peer_new(0), .rounds = test_rounds(700),
-	};
-	struct test_thread thread;
-	struct in in;
-
-	t.nc = node_new(&t.c, 1);
-	t.b_to_c = grant(&t.c, t.nc, &t.b);
-	test_pin(0);
-	test_start(&thread, tell_after, &t);
-	for (u64 i = 0; i < t.rounds; i++) {
-		u64 n = node_new(&t.c, i), h = grant(&t.c, n, &t.a);
-
-		OK(release(&t.a, h));
-		signal_to(&t.turn, 2 * i + 1);
-		OK(recv_wait(&t.c, &in));
-		EQ(in.m.type, BUS1_MSG_NODE_UNUSED);
-		EQ(in.m.id, n);
-		EQ(recv_number(&t.c), i);
-		OK(destroy_unused(&t.c, n));
-		await(&t.turn, 2 * i + 2);
-	}
-	test_join(&thread);
+	notice_comes_first(false);
 }
 
 /*

@@ -62,6 +62,25 @@ void nothing_charged(u32 uid);
  */
 size_t pool_for(size_t bytes);
 
+/* Whichever command. */
+union any_cmd {
+	struct bus1_cmd_node node;
+	struct bus1_cmd_mint mint;
+	struct bus1_cmd_ids ids;
+	struct bus1_cmd_transfer transfer;
+	struct bus1_cmd_export export;
+	struct bus1_cmd_import import;
+	struct bus1_cmd_send send;
+	struct bus1_cmd_recv recv;
+	struct bus1_cmd_setup setup;
+	struct bus1_cmd_info info;
+	struct bus1_cmd_buffer buffer;
+	struct bus1_cmd_open open;
+	struct bus1_cmd_call call;
+	struct bus1_cmd_reply reply;
+	struct bus1_cmd_lease lease;
+};
+
 /* One command. With another size of its struct: raw_sized(). */
 int raw(const struct peer *p, unsigned long cmd, void *arg);
 int raw_sized(const struct peer *p, unsigned long cmd, size_t size, void *arg);

@@ -1,26 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* OBJ-5: rights shrink on the way, and never grow; what is sent along can be moved. */
-#include "raw.h"
+#include "cast.h"
 
 #include <string.h>
-
-/* Node n of a; b, which is told with to_b; c, which b tells with to_c. */
-struct trio {
-	struct peer a, b, c;
-	u64 n, nb, nc, to_b, to_c;
-};
-
-static struct trio trio_new(void)
-{
-	struct trio t = { .a = peer_new(0), .b = peer_new(0), .c = peer_new(0) };
-
-	t.n = node_new(&t.a, 0xa);
-	t.nb = node_new(&t.b, 0xb);
-	t.nc = node_new(&t.c, 0xc);
-	t.to_b = grant(&t.b, t.nb, &t.a);
-	t.to_c = grant(&t.c, t.nc, &t.b);
-	return t;
-}
 
 /* What a holder with these rights may do with h, whose node n is a's. */
 static void may(struct trio *t, u64 h, u32 rights)
@@ -37,7 +19,7 @@ static void may(struct trio *t, u64 h, u32 rights)
 	if (rights & BUS1_RIGHT_TRANSFER) {
 		struct bus1_handle got;
 
-		OK(send_id(&t->b, t->to_c, h));
+		OK(send_id(&t->b, t->b_to_c, h));
 		got = GOT_HANDLE(&t->c, t->nc);
 		EQ(got.rights, rights);
 		EQ(got.flags, 0);
@@ -52,11 +34,11 @@ static void may(struct trio *t, u64 h, u32 rights)
 	} else {
 		struct snapshot w = SNAPSHOT(&t->a, &t->b, &t->c);
 
-		ERR(send_id(&t->b, t->to_c, h), EPERM);
-		ERR(send_pass(&t->b, t->to_c, h, BUS1_PASS_MOVE, 0), EPERM);
-		ERR(send_pass(&t->b, t->to_c, h, BUS1_PASS_WEAK, 0), EPERM);
-		ERR(send_pass(&t->b, t->to_c, h, 0, ALL_RIGHTS), EPERM);
-		ERR(send_ids(&t->b, t->to_c, (u64[]){ t->to_c, h }, 2), EPERM);
+		ERR(send_id(&t->b, t->b_to_c, h), EPERM);
+		ERR(send_pass(&t->b, t->b_to_c, h, BUS1_PASS_MOVE, 0), EPERM);
+		ERR(send_pass(&t->b, t->b_to_c, h, BUS1_PASS_WEAK, 0), EPERM);
+		ERR(send_pass(&t->b, t->b_to_c, h, 0, ALL_RIGHTS), EPERM);
+		ERR(send_ids(&t->b, t->b_to_c, (u64[]){ t->b_to_c, h }, 2), EPERM);
 		ERR(send_id(&t->b, t->nb, h), EPERM);
 		ERR(give(&t->b, h, &t->c, 0, 0, &out), EPERM);
 		ERR(give(&t->b, h, &t->c, BUS1_TRANSFER_MOVE, 0, &out), EPERM);
@@ -68,14 +50,14 @@ static void may(struct trio *t, u64 h, u32 rights)
 
 TEST("OBJ-5 a handle has the rights that it arrived with, and no others")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(0);
 
 	for (u32 drop = 0; drop <= ALL_RIGHTS; drop++) {
 		struct bus1_handle got;
 		u64 h;
 
 		/* in a message, directly, and by a descriptor */
-		OK(send_pass(&t.a, t.to_b, t.n, 0, drop));
+		OK(send_pass(&t.a, t.a_to_b, t.n, 0, drop));
 		got = GOT_HANDLE(&t.b, t.nb);
 		EQ(got.rights, ALL_RIGHTS & ~drop);
 		EQ(got.flags, 0);
@@ -102,7 +84,7 @@ TEST("OBJ-5 a handle has the rights that it arrived with, and no others")
 
 TEST("OBJ-4 with other rights it is another handle, with the same the same")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(0);
 	u64 h[4], again;
 
 	for (u32 drop = 0; drop < 4; drop++) {
@@ -112,7 +94,7 @@ TEST("OBJ-4 with other rights it is another handle, with the same the same")
 	}
 	EQ(peer_info(&t.b).n_handles, 5);
 	for (u32 drop = 0; drop < 4; drop++) {
-		OK(send_pass(&t.a, t.to_b, t.n, 0, drop));
+		OK(send_pass(&t.a, t.a_to_b, t.n, 0, drop));
 		EQ(GOT_HANDLE(&t.b, t.nb).id, h[drop]);
 		/* Made weaker where it is, for which no right is needed. */
 		for (u32 less = 0; less < 4; less++) {
@@ -139,7 +121,7 @@ TEST("OBJ-4 with other rights it is another handle, with the same the same")
 
 TEST("OBJ-5 rights that were dropped never come back, by whatever way")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(0);
 	u64 weak, h = grant_as(&t.a, t.n, &t.b, 0, BUS1_RIGHT_SEND), c_to_b, hc;
 	struct bus1_handle got;
 	int fd;
@@ -147,7 +129,7 @@ TEST("OBJ-5 rights that were dropped never come back, by whatever way")
 	c_to_b = grant(&t.b, t.nb, &t.c);
 	/* Round through another, where it meets one with all rights. */
 	hc = grant(&t.a, t.n, &t.c);
-	OK(send_id(&t.b, t.to_c, h));
+	OK(send_id(&t.b, t.b_to_c, h));
 	got = GOT_HANDLE(&t.c, t.nc);
 	NE(got.id, hc);
 	EQ(got.rights, BUS1_RIGHT_TRANSFER);
@@ -172,7 +154,7 @@ TEST("OBJ-5 rights that were dropped never come back, by whatever way")
 
 TEST("OBJ-5 a handle with no right at all still tells of the end of its node")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(0);
 	u64 h = grant_as(&t.a, t.n, &t.b, 0, ALL_RIGHTS);
 
 	ERR(destroy_unused(&t.a, t.n), EBUSY);
@@ -184,7 +166,7 @@ TEST("OBJ-5 a handle with no right at all still tells of the end of its node")
 
 TEST("OBJ-5 a handle that comes home is the node, whatever rights it had")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(0);
 	u64 h = grant_as(&t.a, t.n, &t.b, 0, BUS1_RIGHT_SEND), m = node_new(&t.a, 2), to_m;
 	struct bus1_handle got;
 
@@ -196,7 +178,7 @@ TEST("OBJ-5 a handle that comes home is the node, whatever rights it had")
 	CHECK(got.flags & BUS1_HANDLE_OWN);
 	EQ(grant(&t.b, h, &t.a), t.n);
 	/* The owner passes it on with all rights, as ever. */
-	OK(send_id(&t.a, t.to_b, got.id));
+	OK(send_id(&t.a, t.a_to_b, got.id));
 	got = GOT_HANDLE(&t.b, t.nb);
 	EQ(got.rights, ALL_RIGHTS);
 	NE(got.id, h);
@@ -204,7 +186,7 @@ TEST("OBJ-5 a handle that comes home is the node, whatever rights it had")
 
 TEST("OBJ-5 each handle of a message has its own flags and rights")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(0);
 	u64 m = node_new(&t.a, 2);
 	struct bus1_pass pass[] = {
 		{ t.n, 0, 0 },
@@ -216,7 +198,7 @@ TEST("OBJ-5 each handle of a message has its own flags and rights")
 		{ t.n, 0, 0 },
 	};
 	struct bus1_cmd_send cmd = {
-		.dest = t.to_b, .handles = PTR(pass), .n_handles = ARRAY_SIZE(pass) };
+		.dest = t.a_to_b, .handles = PTR(pass), .n_handles = ARRAY_SIZE(pass) };
 	struct in in;
 
 	OK(send_cmd(&t.a, &cmd));
@@ -230,7 +212,7 @@ TEST("OBJ-5 each handle of a message has its own flags and rights")
 	}
 	/* A multicast applies it at each receiver. */
 	cmd = (struct bus1_cmd_send){
-		.dests = PTR(((u64[]){ t.nb, t.to_c })), .n_dests = 2,
+		.dests = PTR(((u64[]){ t.nb, t.b_to_c })), .n_dests = 2,
 		.handles = PTR(&(struct bus1_pass){ in.h[0].id, 0, BUS1_RIGHT_SEND }),
 		.n_handles = 1 };
 	OK(send_cmd(&t.b, &cmd));
@@ -240,20 +222,20 @@ TEST("OBJ-5 each handle of a message has its own flags and rights")
 
 TEST("OBJ-5 a handle that is moved leaves its sender as it is sent")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(0);
 	u64 h = grant(&t.a, t.n, &t.b), hc;
 	struct snapshot w;
 
 	EQ(grant(&t.a, t.n, &t.b), h);
-	OK(send_pass(&t.b, t.to_c, h, BUS1_PASS_MOVE, 0));
+	OK(send_pass(&t.b, t.b_to_c, h, BUS1_PASS_MOVE, 0));
 	OK(send_str(&t.b, h, "one count left"));
 	GOT_TEXT(&t.a, t.n, "one count left");
-	OK(send_pass(&t.b, t.to_c, h, BUS1_PASS_MOVE, 0));
+	OK(send_pass(&t.b, t.b_to_c, h, BUS1_PASS_MOVE, 0));
 	ERR(send_str(&t.b, h, "none"), ENXIO);
 	ERR(release(&t.b, h), ENXIO);
 	EQ(peer_info(&t.b).n_handles, 1);
 	w = SNAPSHOT(&t.a, &t.b, &t.c);
-	ERR(send_pass(&t.b, t.to_c, h, BUS1_PASS_MOVE, 0), ENXIO);
+	ERR(send_pass(&t.b, t.b_to_c, h, BUS1_PASS_MOVE, 0), ENXIO);
 	SAME_SNAPSHOT(&w);
 	/* It was used all the while. */
 	NOTHING(&t.a);
@@ -267,7 +249,7 @@ TEST("OBJ-5 a handle that is moved leaves its sender as it is sent")
 
 TEST("OBJ-5 a handle moves through itself, and its notice with it")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(0);
 	u64 h = grant(&t.a, t.n, &t.b), hc;
 	struct bus1_handle got;
 
@@ -282,7 +264,7 @@ TEST("OBJ-5 a handle moves through itself, and its notice with it")
 	/* a death that was not read is the next holder's */
 	h = grant(&t.a, t.n, &t.b);
 	OK(destroy(&t.a, t.n));
-	OK(send_pass(&t.b, t.to_c, h, BUS1_PASS_MOVE, 0));
+	OK(send_pass(&t.b, t.b_to_c, h, BUS1_PASS_MOVE, 0));
 	NOTHING(&t.b);
 	got = GOT_HANDLE(&t.c, t.nc);
 	hc = got.id;
@@ -294,22 +276,22 @@ TEST("OBJ-5 a handle moves through itself, and its notice with it")
 /* A move in every way that a send fails. */
 TEST("OBJ-5 a send that fails moves nothing")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(0);
 	u64 h = grant(&t.a, t.n, &t.b), gone = node_new(&t.c, 9), to_gone, dests[3];
 	struct bus1_pass pass[3] = {
-		{ h, BUS1_PASS_MOVE, 0 }, { h, BUS1_PASS_MOVE, 0 }, { t.to_c, 0, 0 },
+		{ h, BUS1_PASS_MOVE, 0 }, { h, BUS1_PASS_MOVE, 0 }, { t.b_to_c, 0, 0 },
 	};
 	struct bus1_cmd_send good = {
-		.dest = t.to_c, .handles = PTR(pass), .n_handles = 1 }, cmd;
+		.dest = t.b_to_c, .handles = PTR(pass), .n_handles = 1 }, cmd;
 	struct snapshot w;
 
 	to_gone = grant(&t.c, gone, &t.b);
 	OK(destroy(&t.c, gone));
 	GOT_DEAD(&t.b, to_gone);
 	w = SNAPSHOT(&t.a, &t.b, &t.c);
-	dests[0] = t.to_c;
+	dests[0] = t.b_to_c;
 	dests[1] = to_gone;
-	dests[2] = t.to_c;
+	dests[2] = t.b_to_c;
 #define BAD(err, ...)								\
 	do {									\
 		cmd = good;							\
@@ -333,7 +315,7 @@ TEST("OBJ-5 a send that fails moves nothing")
 	pass[1] = (struct bus1_pass){ t.nb, BUS1_PASS_MOVE, 0 };
 	BAD(EPERM, cmd.n_handles = 2);
 #undef BAD
-	fill_queue(&t.b, t.to_c);
+	fill_queue(&t.b, t.b_to_c);
 	w = SNAPSHOT(&t.a, &t.b, &t.c);
 	ERR(send_cmd(&t.b, &good), EAGAIN);
 	SAME_SNAPSHOT(&w);
@@ -344,8 +326,8 @@ TEST("OBJ-5 a send that fails moves nothing")
 
 TEST("OBJ-5 a multicast that moves takes one count for each entry, not each copy")
 {
-	struct trio t = trio_new();
-	u64 h = grant(&t.a, t.n, &t.b), dests[] = { t.to_c, t.nb, t.to_c, 0 }, hc;
+	struct trio t = trio_new(0);
+	u64 h = grant(&t.a, t.n, &t.b), dests[] = { t.b_to_c, t.nb, t.b_to_c, 0 }, hc;
 	struct bus1_pass pass[] = { { h, BUS1_PASS_MOVE, 0 }, { h, BUS1_PASS_MOVE, 0 } };
 	struct bus1_cmd_send cmd = {
 		.dests = PTR(dests), .n_dests = 3, .handles = PTR(pass), .n_handles = 2 };
@@ -391,7 +373,7 @@ struct vain {
 static void move_in_vain(void *arg)
 {
 	struct vain *v = arg;
-	u64 dests[] = { v->t.to_c, 0 };
+	u64 dests[] = { v->t.b_to_c, 0 };
 	struct bus1_pass pass = { v->h, BUS1_PASS_MOVE, 0 };
 	struct bus1_cmd_send cmd = {
 		.dests = PTR(dests), .n_dests = 2, .handles = PTR(&pass), .n_handles = 1 };
@@ -402,7 +384,7 @@ static void move_in_vain(void *arg)
 
 TEST("OBJ-5 nobody sees anything of a send that moves and fails")
 {
-	struct vain v = { .t = trio_new() };
+	struct vain v = { .t = trio_new(0) };
 	struct test_thread thread;
 
 	v.h = grant(&v.t.a, v.t.n, &v.t.b);

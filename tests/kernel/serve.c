@@ -120,21 +120,6 @@ TEST("CALL-2 a reply bypasses what the caller has queued")
 	pair_close(&w);
 }
 
-struct answerer {
-	struct test_thread thread;
-	const struct peer *p;
-	u64 token;
-	const char *text;
-	int r;
-};
-
-static void answer_one(void *arg)
-{
-	struct answerer *t = arg;
-
-	t->r = answer_str(t->p, t->token, t->text);
-}
-
 TEST("CALL-2 replies late, out of order, and by other threads than received")
 {
 	struct pair w = pair_new();
@@ -156,8 +141,7 @@ TEST("CALL-2 replies late, out of order, and by other threads than received")
 	for (int i = 0; i < CALLS; i++) {
 		int who = i * 5 % CALLS;
 
-		t[who] = (struct answerer){ .p = &w.b, .token = token[who], .text = text[who] };
-		test_start(&t[who].thread, answer_one, &t[who]);
+		answerer_start(&t[who], &w.b, token[who], text[who], strlen(text[who]));
 		test_join(&t[who].thread);
 		OK(t[who].r);
 		call_join(&c[who]);
@@ -306,8 +290,7 @@ TEST("CALL-2 of those who answer at once one succeeds")
 		for (int k = 0; k < 4; k++) {
 			static const char *const texts[] = { "0", "1", "2", "3" };
 
-			t[k] = (struct answerer){ .p = &w.b, .token = token, .text = texts[k] };
-			test_start(&t[k].thread, answer_one, &t[k]);
+			answerer_start(&t[k], &w.b, token, texts[k], strlen(texts[k]));
 		}
 		for (int k = 0; k < 4; k++) {
 			test_join(&t[k].thread);

@@ -65,6 +65,14 @@ static struct scene scene_new(void)
 	return s;
 }
 
+static void scene_close(struct scene *s)
+{
+	peer_close(&s->a);
+	peer_close(&s->b);
+	peer_close(&s->c);
+	peer_close(&s->x);
+}
+
 /* Everything that others may want of the receivers works. */
 static void business_as_usual(struct scene *s)
 {
@@ -265,10 +273,7 @@ TEST("OBJ-9 a one-shot that stalls while it is sent is not spent yet")
 			GOT_DEAD(&s.x, g);
 			ERR(release(&s.a, h), ENXIO);
 		}
-		peer_close(&s.a);
-		peer_close(&s.b);
-		peer_close(&s.c);
-		peer_close(&s.x);
+		scene_close(&s);
 	}
 }
 
@@ -345,10 +350,7 @@ TEST("MSG-6 a receiver is killed while it stalls, and the descriptors stay in th
 		EQ(read(fds[0], &(char){ 0 }, 1), 0);
 		close_fd(fds[0]);
 		GOT_TEXT(&s.b, s.nb, "next");
-		peer_close(&s.a);
-		peer_close(&s.b);
-		peer_close(&s.c);
-		peer_close(&s.x);
+		scene_close(&s);
 	}
 }
 
@@ -480,10 +482,7 @@ TEST("ORD-5 a receiver that stalls delays no sender, nor what it sent itself")
 			GOT_TEXT(&s.b, s.nb, "multicast");
 		}
 		NOTHING(&s.b);
-		peer_close(&s.a);
-		peer_close(&s.b);
-		peer_close(&s.c);
-		peer_close(&s.x);
+		scene_close(&s);
 	}
 }
 
@@ -528,10 +527,7 @@ TEST("MSG-10 the node of a message goes while the message is received")
 		GOT_DEAD_AND_UNUSED(&s.x, s.x_to[0], n, 1);
 		NOTHING(&s.x);
 		NOTHING(&s.b);
-		peer_close(&s.a);
-		peer_close(&s.b);
-		peer_close(&s.c);
-		peer_close(&s.x);
+		scene_close(&s);
 	}
 }
 
@@ -556,10 +552,7 @@ TEST("OBJ-13 a transfer that stalls delays nobody")
 			ERR(st.r, ENXIO);
 		else
 			OK(st.r);
-		peer_close(&s.a);
-		peer_close(&s.b);
-		peer_close(&s.c);
-		peer_close(&s.x);
+		scene_close(&s);
 	}
 }
 
@@ -599,9 +592,6 @@ TEST("OBJ-13 a move that stalls at out[] has not happened yet")
 				   (u64[]){ out[0], out[0], out[1], out[1] }, 4));
 			GOT_UNUSED(&s.b, s.nb, 1);
 		}
-		peer_close(&s.a);
-		peer_close(&s.b);
-		peer_close(&s.c);
-		peer_close(&s.x);
+		scene_close(&s);
 	}
 }

@@ -3,24 +3,7 @@
  * OBJ-7: a weak handle watches its node, is no user of it, sends nothing, and can be
  * made strong while the node lives.
  */
-#include "raw.h"
-
-struct trio {
-	struct peer a, b, c;
-	u64 n, nb, nc, to_b, b_to_c;
-};
-
-static struct trio trio_new(void)
-{
-	struct trio t = { .a = peer_new(0), .b = peer_new(0), .c = peer_new(0) };
-
-	t.n = node_new(&t.a, 0xa);
-	t.nb = node_new(&t.b, 0xb);
-	t.nc = node_new(&t.c, 0xc);
-	t.to_b = grant(&t.b, t.nb, &t.a);
-	t.b_to_c = grant(&t.c, t.nc, &t.b);
-	return t;
-}
+#include "cast.h"
 
 static u64 weaken(const struct peer *p, u64 h)
 {
@@ -34,11 +17,11 @@ static u64 strengthen(const struct peer *p, u64 h)
 
 TEST("OBJ-7 a weak handle does not use its node")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(0);
 	u64 w;
 
 	/* From the owner, in a message and directly: the node was never used. */
-	OK(send_pass(&t.a, t.to_b, t.n, BUS1_PASS_WEAK, 0));
+	OK(send_pass(&t.a, t.a_to_b, t.n, BUS1_PASS_WEAK, 0));
 	EQ(peer_info(&t.a).n_queued, 0);
 	w = GOT_HANDLE(&t.b, t.nb).id;
 	EQ(grant_as(&t.a, t.n, &t.b, BUS1_TRANSFER_WEAK, 0), w);
@@ -47,7 +30,7 @@ TEST("OBJ-7 a weak handle does not use its node")
 	ERR(release(&t.b, w), ENXIO);
 	NOTHING(&t.a);
 	w = grant_as(&t.a, t.n, &t.b, BUS1_TRANSFER_WEAK, 0);
-	OK(send_pass(&t.a, t.to_b, t.n, BUS1_PASS_WEAK, 0));
+	OK(send_pass(&t.a, t.a_to_b, t.n, BUS1_PASS_WEAK, 0));
 	OK(destroy_unused(&t.a, t.n));
 	EQ(GOT_HANDLE(&t.b, t.nb).id, w);
 	GOT_DEAD(&t.b, w);
@@ -56,7 +39,7 @@ TEST("OBJ-7 a weak handle does not use its node")
 
 TEST("OBJ-7 the last strong handle goes, and weak ones do not keep the notice")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(0);
 	u64 h = grant(&t.a, t.n, &t.b), w = weaken(&t.b, h), wc;
 
 	NE(w, h);
@@ -72,7 +55,7 @@ TEST("OBJ-7 the last strong handle goes, and weak ones do not keep the notice")
 
 TEST("OBJ-7 nothing is sent through a weak handle")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(0);
 	u64 h = grant(&t.a, t.n, &t.b), w = weaken(&t.b, h);
 	s32 errors[2];
 	struct snapshot before = SNAPSHOT(&t.a, &t.b, &t.c);
@@ -93,7 +76,7 @@ TEST("OBJ-7 nothing is sent through a weak handle")
 TEST("OBJ-7 a weak handle tells of the death, of node, facet and owner")
 {
 	for (int how = 0; how < 3; how++) {
-		struct trio t = trio_new();
+		struct trio t = trio_new(0);
 		u64 f = facet_new(&t.a, t.n, 1), w, wf;
 
 		w = grant_as(&t.a, t.n, &t.b, BUS1_TRANSFER_WEAK, 0);
@@ -126,7 +109,7 @@ TEST("OBJ-7 a weak handle tells of the death, of node, facet and owner")
 
 TEST("OBJ-7 a weak handle is passed on, and arrives weak")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(0);
 	u64 h = grant(&t.a, t.n, &t.b), w = weaken(&t.b, h), c_to_b = grant(&t.b, t.nb, &t.c);
 	u64 bound = grant_as(&t.b, h, NULL, BUS1_TRANSFER_WEAK, BUS1_RIGHT_TRANSFER);
 	struct bus1_handle got, again;
@@ -165,7 +148,7 @@ TEST("OBJ-7 a weak handle is passed on, and arrives weak")
 
 TEST("OBJ-7 a weak handle is made strong, with the rights it has")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(0);
 	u64 h = grant(&t.a, t.n, &t.b), w = weaken(&t.b, h), rest, strong;
 
 	/* Back to the handle that is there. */
@@ -197,7 +180,7 @@ TEST("OBJ-7 a weak handle is made strong, with the rights it has")
 
 TEST("OBJ-7 made strong, the node is used again, and what was said of it is void")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(0);
 	u64 w = grant_as(&t.a, t.n, &t.b, BUS1_TRANSFER_WEAK, 0), h = strengthen(&t.b, w);
 
 	ERR(destroy_unused(&t.a, t.n), EBUSY);
@@ -223,7 +206,7 @@ TEST("OBJ-7 made strong, the node is used again, and what was said of it is void
 
 TEST("OBJ-7 a weak handle to a facet")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(0);
 	u64 f = facet_new(&t.a, t.n, 0xf), w = grant_as(&t.a, f, &t.b, BUS1_TRANSFER_WEAK, 0), h;
 
 	NOTHING(&t.a);
@@ -243,7 +226,7 @@ TEST("OBJ-7 a weak handle to a facet")
 
 TEST("OBJ-7 of many made strong one is dead, and none is")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(0);
 	u64 m = node_new(&t.a, 2), ids[3], out[3] = { 7, 7, 7 };
 	struct bus1_cmd_transfer cmd = {
 		.flags = BUS1_TRANSFER_STRONG, .ids = PTR(ids), .out = PTR(out), .n_ids = 3,
@@ -269,7 +252,7 @@ TEST("OBJ-7 of many made strong one is dead, and none is")
 
 TEST("OBJ-13 a transfer to -1 is one within the peer")
 {
-	struct trio t = trio_new();
+	struct trio t = trio_new(0);
 	u64 h = grant(&t.a, t.n, &t.b), bound, out = 0, both[2], ids[2];
 	struct bus1_cmd_transfer cmd = {
 		.ids = PTR(ids), .out = PTR(both), .n_ids = 2, .peer_fd = -1 };

@@ -1,181 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* Calls that block, and their replies. */
-#include "lib.h"
+#include "server.h"
 
 #include <stdatomic.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-
-/* What a server does with a request is the first byte of it. */
-enum {
-	ECHO = 1,	/* answer with what it brings, handles too */
-	ECHO_LAST,	/* the same, as the last thing */
-	FILL,		/* answer with LARGE bytes */
-	FAIL_,		/* answer with an error; the rest is its name */
-	NOTHING,	/* leave it unanswered */
-	DROP,		/* likewise, at once */
-	KEEP,		/* keep it, for the test to answer */
-	TWICE,		/* answer twice */
-	STOP,		/* answer, and end the loop */
-};
-
-struct server {
-	b1_peer *peer;
-	b1_node *node;
-	b1_handle *to;		/* of the client's */
-	b1_message *_Atomic kept;
-	atomic_uint n;		/* requests */
-	atomic_uint n_plain;
-	uint64_t chain;		/* of the last */
-	struct test_thread thread;
-	b1_peer *client;
-};
-
-static int echo(b1_message *message, uint64_t flags)
-{
-	b1_handle *handles[4];
-	b1_outgoing out = { .flags = flags, .handles = handles };
-	size_t i;
-
-	out.data = b1_message_get_data(message, &out.size);
-	out.n_handles = b1_message_get_n_handles(message);
-	for (i = 0; i < out.n_handles; i++)
-		handles[i] = b1_message_get_handle(message, i);
-	return b1_message_reply(message, &out);
-}
-
-static int serve(b1_node *node, b1_message *message, void *userdata)
-{
-	static char filling[LARGE];
-	struct server *s = userdata;
-	const char *data;
-	size_t size;
-
-	if (!b1_message_is_call(message)) {
-		s->n_plain++;
-		ERR(b1_message_reply_bytes(message, "x", 1), EINVAL);
-		ERR(b1_message_drop(message), EINVAL);
-		EQ(b1_message_get_chain(message), 0);
-		return 0;
-	}
-	s->chain = b1_message_get_chain(message);
-	s->n++;
-	data = b1_message_get_data(message, &size);
-	GT(size, 0);
-	switch (data[0]) {
-	case ECHO:
-		OK(echo(message, 0));
-		break;
-	case ECHO_LAST:
-		OK(echo(message, B1_REPLY_LAST));
-		break;
-	case FILL:
-		pattern(filling, sizeof(filling), 7);
-		OK(b1_message_reply_bytes(message, filling, sizeof(filling)));
-		break;
-	case FAIL_:
-		OK(b1_message_reply_error(message, data + 1, "it is so"));
-		break;
-	case NOTHING:
-		break;
-	case DROP:
-		OK(b1_message_drop(message));
-		ERR(b1_message_drop(message), EALREADY);
-		break;
-	case KEEP:
-		CHECK(!atomic_load(&s->kept));
-		atomic_store(&s->kept, b1_message_ref(message));
-		break;
-	case TWICE:
-		ERR(b1_message_reply(message, &(b1_outgoing){ .deadline = 1 }), EINVAL);
-		ERR(b1_message_reply(message, &(b1_outgoing){ .priority = 1 }), EINVAL);
-		ERR(b1_message_reply(message, &(b1_outgoing){ .flags = B1_SEND_ORDERED }), EINVAL);
-		OK(b1_message_reply_bytes(message, "1", 1));
-		ERR(b1_message_reply_bytes(message, "2", 1), EALREADY);
-		ERR(b1_message_reply_error(message, "x", NULL), EALREADY);
-		ERR(b1_message_drop(message), EALREADY);
-		CHECK(b1_message_is_call(message));
-		break;
-	case STOP:
-		OK(b1_message_reply_bytes(message, "", 0));
-		return -ECANCELED;
-	default:
-		FAIL("what is %d?", data[0]);
-	}
-	return 0;
-}
-
-static void server_run(void *arg)
-{
-	struct server *s = arg;
-
-	ERR(b1_peer_run(s->peer, UINT64_MAX), ECANCELED);
-}
-
-static void server_init(struct server *s)
-{
-	*s = (struct server){ 0 };
-	s->peer = new_peer();
-	s->client = new_peer();
-	OK(b1_node_new(s->peer, &s->node, serve, s));
-	OK(b1_handle_transfer(b1_node_get_handle(s->node), s->client, &s->to));
-	test_start(&s->thread, server_run, s);
-}
-
-static bool is_done(const struct test_thread *thread)
-{
-	return __atomic_load_n(&thread->done, __ATOMIC_ACQUIRE);
-}
-
-/* Wait until that much lies in the queue. */
-static void wait_queued(b1_peer *peer, unsigned int n)
-{
-	uint64_t end = test_deadline(30);
-
-	while (info(peer).n_queued < n) {
-		LE(test_now(), end);
-		test_sleep_ms(1);
-	}
-}
-
-/* A call with that byte and no more. */
-static int64_t call(struct server *s, char what, const b1_call_options *options, b1_message **replyp)
-{
-	return b1_call(s->to, &(b1_outgoing){ .data = &what, .size = 1 }, options, replyp);
-}
-
-static void server_stop(struct server *s)
-{
-	OK(call(s, STOP, NULL, NULL));
-	test_join(&s->thread);
-}
-
-static void server_deinit(struct server *s)
-{
-	b1_handle_unref(s->to);
-	drain(s->client);
-	EQ(info(s->client).n_calls, 0);
-	HAS(s->client, 0, 0, 0);
-	b1_peer_unref(s->client);
-	drain(s->peer);
-	EQ(info(s->peer).n_calls, 0);
-	HAS(s->peer, 1, 0, 0);
-	b1_node_unref(s->node);
-	b1_peer_unref(s->peer);
-}
-
-static b1_message *wait_kept(struct server *s)
-{
-	uint64_t end = test_deadline(30);
-	b1_message *m;
-
-	while (!(m = atomic_exchange(&s->kept, NULL))) {
-		LE(test_now(), end);
-		test_sleep_ms(1);
-	}
-	return m;
-}
 
 TEST("CALL-1 CALL-2 CALL-7 LIB-4 a call returns with its reply, of any size that it has room for")
 {
@@ -224,11 +53,11 @@ TEST("CALL-1 CALL-2 CALL-7 LIB-4 a call returns with its reply, of any size that
 	/* Each has a number of its own. */
 	NE(s.chain, 0);
 	chain = s.chain;
-	OK(call(&s, ECHO, NULL, NULL));
+	OK(server_call(&s, ECHO, NULL, NULL));
 	NE(s.chain, chain);
 	/* Plain messages come to the same handler. */
 	OK(b1_send_bytes(s.to, "\1", 1, NULL));
-	OK(call(&s, TWICE, NULL, &reply));
+	OK(server_call(&s, TWICE, NULL, &reply));
 	MEM(b1_message_get_data(reply, NULL), "1", 1);
 	b1_message_unref(reply);
 	EQ(s.n_plain, 1);
@@ -250,7 +79,7 @@ static void caller_run(void *arg)
 {
 	struct caller *c = arg;
 
-	c->result = call(c->s, c->what, &c->o, &c->reply);
+	c->result = server_call(c->s, c->what, &c->o, &c->reply);
 }
 
 static void caller_start(struct caller *c, struct server *s, char what)
@@ -270,7 +99,7 @@ TEST("CALL-7 LIB-4 a reply that the caller has no room for is refused, and a sma
 
 	server_init(&s);
 	caller_start(&c, &s, KEEP);
-	request = wait_kept(&s);
+	request = server_kept(&s);
 	handles[0] = handles[1] = b1_node_get_handle(s.node);
 	ERR(b1_message_reply_bytes(request, data, LARGE), EMSGSIZE);
 	ERR(b1_message_reply(request, &(b1_outgoing){ .handles = handles, .n_handles = 2 }), EMSGSIZE);
@@ -287,7 +116,7 @@ TEST("CALL-7 LIB-4 a reply that the caller has no room for is refused, and a sma
 	b1_message_unref(request);
 	/* Where there is room for a file, that is where it goes. */
 	c.o = (b1_call_options){ .reply_fds = 1 };
-	OK(call(&s, FILL, &c.o, &c.reply));
+	OK(server_call(&s, FILL, &c.o, &c.reply));
 	check_pattern(c.reply, LARGE, 7);
 	b1_message_unref(c.reply);
 	server_stop(&s);
@@ -322,7 +151,7 @@ TEST("LIB-4 CALL-2 errors have a name and a text, that fits into any reply")
 	for (i = 0; i < 8; i++) {
 		c.o.reply_size = i < 4 ? 0 : 1000;
 		caller_start(&c, &s, KEEP);
-		kept = wait_kept(&s);
+		kept = server_kept(&s);
 		ERR(b1_message_reply_error(kept, name, "too long"), EINVAL);
 		ERR(b1_message_reply_error(kept, "", "none"), EINVAL);
 		OK(b1_message_reply_error(kept, name + 1 + i % 4, i == 7 ? NULL : text + i));
@@ -411,10 +240,10 @@ TEST("CALL-2 LIB-4 every call ends: dropped, lost with its node, or with the ser
 	uint64_t end;
 
 	server_init(&s);
-	ERR(call(&s, NOTHING, NULL, &reply), ECONNABORTED);
-	ERR(call(&s, DROP, NULL, &reply), ECONNABORTED);
+	ERR(server_call(&s, NOTHING, NULL, &reply), ECONNABORTED);
+	ERR(server_call(&s, DROP, NULL, &reply), ECONNABORTED);
 	caller_start(&c, &s, KEEP);
-	kept = wait_kept(&s);
+	kept = server_kept(&s);
 	CHECK(!is_done(&c.thread));
 	EQ(info(s.peer).n_calls, 1);
 	b1_message_unref(kept);
@@ -424,7 +253,7 @@ TEST("CALL-2 LIB-4 every call ends: dropped, lost with its node, or with the ser
 
 	/* The peer ends, the program goes on, and so does what it has kept. */
 	caller_start(&c, &s, KEEP);
-	kept = wait_kept(&s);
+	kept = server_kept(&s);
 	server_stop(&s);
 	caller_start(&d, &s, ECHO);
 	wait_queued(s.peer, 1);
@@ -441,7 +270,7 @@ TEST("CALL-2 LIB-4 every call ends: dropped, lost with its node, or with the ser
 	ERR(b1_message_set_cancelled(kept, NULL, NULL), ESHUTDOWN);
 	MEM(b1_message_get_data(kept, NULL), "\7", 1);
 	b1_message_unref(kept);
-	ERR(call(&s, ECHO, NULL, &reply), EHOSTUNREACH);
+	ERR(server_call(&s, ECHO, NULL, &reply), EHOSTUNREACH);
 	CHECK(!reply);
 	/* The handle is told of it all the same. */
 	end = test_deadline(30);
@@ -650,7 +479,7 @@ TEST("CALL-2 LIB-4 many threads call one peer, and many threads of it answer")
 	EQ(s.n, 4 * test_rounds(500));
 	/* Each stop ends one thread. */
 	for (i = 0; i < 3; i++)
-		OK(call(&s, STOP, NULL, NULL));
+		OK(server_call(&s, STOP, NULL, NULL));
 	for (i = 0; i < 2; i++)
 		test_join(&servers[i]);
 	test_join(&s.thread);
@@ -738,7 +567,7 @@ TEST("CALL-1 LIB-4 a reply that may go with the next receive does not wait for t
 	atomic_store(&busy.go_on, true);
 	test_join(&callers[first == &callers[0]]);
 	/* To end it. */
-	OK(b1_node_new(s.peer, &stop, serve, &s));
+	OK(b1_node_new(s.peer, &stop, server_handler, &s));
 	OK(b1_handle_transfer(b1_node_get_handle(stop), s.client, &s.to));
 	server_stop(&s);
 	b1_handle_unref(to);

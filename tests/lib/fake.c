@@ -14,7 +14,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 pthread_mutex_t fake_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -141,7 +140,7 @@ static void withdraw(struct fake_peer *peer, uint32_t type, struct fake_node *no
 	}
 }
 
-static void node_use(struct fake_node *node)
+void fake_node_use(struct fake_node *node)
 {
 	node->refs++;
 	if (!node->users++ && node->owner) {
@@ -166,7 +165,7 @@ static struct fake_node *own(struct fake_peer *peer, uint64_t id)
 	return n;
 }
 
-static struct fake_handle *held(struct fake_peer *peer, uint64_t id)
+struct fake_handle *fake_held(struct fake_peer *peer, uint64_t id)
 {
 	struct fake_handle *h;
 
@@ -177,19 +176,18 @@ static struct fake_handle *held(struct fake_peer *peer, uint64_t id)
 
 struct fake_node *fake_node_of(struct fake_peer *peer, uint64_t id)
 {
-	struct fake_handle *h = held(peer, id);
+	struct fake_handle *h = fake_held(peer, id);
 
 	return h ? h->node : own(peer, id);
 }
 
-/* A count of `node` for `peer`; returns the id. A user, unless it is its own. */
-static uint64_t arrive(struct fake_peer *peer, struct fake_node *node)
+uint64_t fake_arrive(struct fake_peer *peer, struct fake_node *node)
 {
 	struct fake_handle *h;
 
 	if (node->home == peer->serial)
 		return node->id;
-	node_use(node);
+	fake_node_use(node);
 	for (h = peer->handles; h && h->node != node; h = h->next)
 		;
 	if (!h) {
@@ -249,7 +247,7 @@ static void destroy(struct fake_peer *peer, struct fake_node *node)
  * The pool
  */
 
-static struct fake_slice *slice_new(struct fake_peer *peer, uint64_t len)
+struct fake_slice *fake_slice_new(struct fake_peer *peer, uint64_t len)
 {
 	struct fake_slice **p = &peer->slices, *s;
 	uint64_t offset = 0;
@@ -267,7 +265,7 @@ static struct fake_slice *slice_new(struct fake_peer *peer, uint64_t len)
 	return s;
 }
 
-static int slice_free(struct fake_peer *peer, uint64_t id)
+int fake_slice_free(struct fake_peer *peer, uint64_t id)
 {
 	struct fake_slice **p = &peer->slices, *s;
 
@@ -286,7 +284,7 @@ void fake_drop_msg(struct fake_peer *peer, struct fake_msg *msg)
 	uint32_t i;
 
 	if (msg->slice)
-		slice_free(peer, msg->slice->id);
+		fake_slice_free(peer, msg->slice->id);
 	for (i = 0; i < msg->n_handles; i++)
 		node_unuse(msg->handles[i]);
 	if (msg->has_memfd)
@@ -325,7 +323,7 @@ static int cmd_node_destroy(struct fake_peer *peer, const struct bus1_cmd_ids *c
 	for (i = 0; i < cmd->n_ids; i++) {
 		node = own(peer, ids[i]);
 		if (!node)
-			return held(peer, ids[i]) ? EPERM : ENXIO;
+			return fake_held(peer, ids[i]) ? EPERM : ENXIO;
 		if (cmd->flags & BUS1_DESTROY_UNUSED && node->users)
 			return EBUSY;
 	}
@@ -334,14 +332,14 @@ static int cmd_node_destroy(struct fake_peer *peer, const struct bus1_cmd_ids *c
 	return 0;
 }
 
-static int cmd_release(struct fake_peer *peer, const struct bus1_cmd_ids *cmd)
+int fake_release(struct fake_peer *peer, const struct bus1_cmd_ids *cmd)
 {
 	const uint64_t *ids = PTR(cmd->ids);
 	struct fake_handle *h;
 	uint32_t i, k, n;
 
 	for (i = 0; i < cmd->n_ids; i++) {
-		h = held(peer, ids[i]);
+		h = fake_held(peer, ids[i]);
 		if (!h)
 			return own(peer, ids[i]) ? EPERM : ENXIO;
 		for (n = k = 0; k < cmd->n_ids; k++)
@@ -350,11 +348,11 @@ static int cmd_release(struct fake_peer *peer, const struct bus1_cmd_ids *cmd)
 			return ENXIO;
 	}
 	for (i = 0; i < cmd->n_ids; i++)
-		release(peer, held(peer, ids[i]));
+		release(peer, fake_held(peer, ids[i]));
 	return 0;
 }
 
-static int cmd_slices(struct fake_peer *peer, const uint64_t *ids, uint32_t n)
+int fake_free_slices(struct fake_peer *peer, const uint64_t *ids, uint32_t n)
 {
 	struct fake_slice *s;
 	uint32_t i, k;
@@ -368,7 +366,7 @@ static int cmd_slices(struct fake_peer *peer, const uint64_t *ids, uint32_t n)
 			return ENXIO;
 	}
 	for (i = 0; i < n; i++)
-		slice_free(peer, ids[i]);
+		fake_slice_free(peer, ids[i]);
 	return 0;
 }
 
@@ -390,272 +388,12 @@ static int cmd_transfer(struct fake_peer *peer, const struct bus1_cmd_transfer *
 	}
 	for (i = 0; i < cmd->n_ids; i++) {
 		node = fake_node_of(peer, ids[i]);
-		out[i] = arrive(to, node);
-		if (!node->owner && held(to, out[i]) && held(to, out[i])->counts == 1)
+		out[i] = fake_arrive(to, node);
+		if (!node->owner && fake_held(to, out[i]) && fake_held(to, out[i])->counts == 1)
 			notice(to, BUS1_MSG_NODE_DEAD, node);
 		if (cmd->flags & BUS1_TRANSFER_MOVE)
-			release(peer, held(peer, ids[i]));
+			release(peer, fake_held(peer, ids[i]));
 	}
-	return 0;
-}
-
-/* The sender's memory is read as the kernel reads it: it may not be there. */
-int fake_copy(uint64_t to, uint64_t from, uint64_t len)
-{
-	struct iovec l = { PTR(to), len }, r = { PTR(from), len };
-
-	if (!len)
-		return 0;
-	return process_vm_readv(getpid(), &l, 1, &r, 1, 0) == (ssize_t)len ? 0 : EFAULT;
-}
-
-static int gather(const struct bus1_cmd_send *cmd, uint8_t *to)
-{
-	const struct bus1_iovec *iov = PTR(cmd->iovs);
-	uint32_t i;
-	int r;
-
-	if (!cmd->n_iovs)
-		return fake_copy((uintptr_t)to, cmd->data, cmd->len);
-	for (i = r = 0; i < cmd->n_iovs && !r; i++) {
-		r = fake_copy((uintptr_t)to, iov[i].base, iov[i].len);
-		to += iov[i].len;
-	}
-	return r;
-}
-
-int fake_load(struct fake_peer *peer, const struct bus1_cmd_send *cmd, struct fake_peer *to,
-	      struct fake_msg **msgp)
-{
-	const struct bus1_pass *passes = PTR(cmd->handles);
-	const struct bus1_iovec *iov = PTR(cmd->iovs);
-	uint64_t len = cmd->len;
-	struct fake_msg *msg;
-	uint32_t i;
-	int r;
-
-	for (i = 0; i < cmd->n_iovs; i++)
-		len += iov[i].len;
-	/* A sender that is alone may have as much; here it is all of the rule. */
-	if (len > BUS1_MAX_PAYLOAD || (len > MAX_INLINE && len > to->pool_size / 8 * 3))
-		return EMSGSIZE;
-	for (i = 0; i < cmd->n_handles; i++)
-		if (!fake_node_of(peer, passes[i].id))
-			return ENXIO;
-	msg = fake_zalloc(sizeof(*msg));
-	if (len > MAX_INLINE) {
-		msg->slice = slice_new(to, len);
-		if (!msg->slice) {
-			free(msg);
-			return EAGAIN;
-		}
-		r = gather(cmd, to->pool + msg->slice->offset);
-	} else {
-		r = gather(cmd, msg->data);
-	}
-	if (r) {
-		if (msg->slice)
-			slice_free(to, msg->slice->id);
-		free(msg);
-		return r;
-	}
-	msg->type = BUS1_MSG_DATA;
-	msg->len = len;
-	msg->n_handles = cmd->n_handles;
-	msg->handles = fake_zalloc((cmd->n_handles + 1) * sizeof(msg->handles[0]));
-	for (i = 0; i < cmd->n_handles; i++) {
-		msg->handles[i] = fake_node_of(peer, passes[i].id);
-		node_use(msg->handles[i]);
-	}
-	if (cmd->flags & BUS1_SEND_MEMFD) {
-		msg->has_memfd = true;
-		msg->memfd = fcntl(*(int32_t *)PTR(cmd->fds), F_DUPFD_CLOEXEC, 0);
-		if (msg->memfd < 0)
-			abort();
-		msg->body_offset = cmd->body_offset;
-		msg->body_len = cmd->body_len;
-	}
-	*msgp = msg;
-	return 0;
-}
-
-int fake_send_one(struct fake_peer *peer, const struct bus1_cmd_send *cmd, uint64_t dest,
-		  struct fake_msg **msgp)
-{
-	struct fake_node *node = fake_node_of(peer, dest);
-	int r;
-
-	if (!node)
-		return ENXIO;
-	if (!node->owner)
-		return EHOSTUNREACH;
-	r = fake_load(peer, cmd, node->owner, msgp);
-	if (r == EAGAIN && cmd->flags & BUS1_SEND_NOTIFY && held(peer, dest))
-		held(peer, dest)->waiting = true;
-	if (r)
-		return r;
-	(*msgp)->node = node;
-	node->refs++;
-	return 0;
-}
-
-static int try_send(struct fake_peer *peer, const struct bus1_cmd_send *cmd)
-{
-	const uint64_t *dests = cmd->n_dests ? PTR(cmd->dests) : &cmd->dest;
-	const struct bus1_pass *passes = PTR(cmd->handles);
-	uint32_t i, n = cmd->n_dests ?: 1, failed = 0;
-	struct fake_msg *msgs[BUS1_MAX_DESTS];
-	bool partial = cmd->flags & BUS1_SEND_PARTIAL;
-	int32_t *errors = PTR(cmd->errors);
-	int r, first = 0;
-
-	for (i = 0; i < cmd->n_handles; i++)
-		if (!fake_node_of(peer, passes[i].id))
-			return ENXIO;
-	for (i = 0; i < n; i++) {
-		msgs[i] = NULL;
-		r = fake_send_one(peer, cmd, dests[i], &msgs[i]);
-		if (errors)
-			errors[i] = -r;
-		first = first ?: r;
-		failed += r != 0;
-	}
-	r = failed == n || !partial ? first : 0;
-	for (i = 0; i < n; i++) {
-		if (msgs[i] && r)
-			fake_drop_msg(msgs[i]->node->owner, msgs[i]);
-		else if (msgs[i])
-			fake_enqueue(msgs[i]->node->owner, msgs[i]);
-	}
-	return r;
-}
-
-int fake_wait(uint64_t deadline)
-{
-	struct timespec until = { (time_t)(deadline / 1000000000), (long)(deadline % 1000000000) };
-
-	return deadline ? pthread_cond_timedwait(&fake_wake, &fake_lock, &until)
-			: pthread_cond_wait(&fake_wake, &fake_lock);
-}
-
-static int cmd_send(struct fake_peer *peer, const struct bus1_cmd_send *cmd)
-{
-	int r;
-
-	if (cmd->flags & BUS1_SEND_WAIT ? cmd->flags & (BUS1_SEND_NOTIFY | BUS1_SEND_PARTIAL) : cmd->deadline)
-		return EINVAL;
-	while ((r = try_send(peer, cmd)) == EAGAIN && cmd->flags & BUS1_SEND_WAIT) {
-		r = fake_wait(cmd->deadline);
-		if (r)
-			return r;
-	}
-	return r;
-}
-
-void fake_deliver(struct fake_peer *peer, struct fake_msg *msg, struct bus1_msg *out,
-		  uint8_t *buf, uint32_t *usedp)
-{
-	struct bus1_handle *handles;
-	struct fake_handle *h;
-	uint32_t i;
-
-	memset(out, 0, sizeof(*out));
-	out->type = msg->type;
-	if (msg->type == BUS1_MSG_NODE_DEAD || msg->type == BUS1_MSG_WRITABLE) {
-		for (h = peer->handles; h->node != msg->node; h = h->next)
-			;
-		out->id = h->id;
-		return;
-	}
-	if (msg->node) {
-		out->id = msg->node->id;
-		out->cookie = msg->node->cookie;
-	}
-	fake_call_deliver(peer, msg, out);
-	out->seq = msg->type == BUS1_MSG_NODE_UNUSED ? msg->node->seq : 0;
-	out->len = msg->len;
-	if (msg->slice) {
-		out->slice = msg->slice->id;
-		out->offset = msg->slice->offset;
-		msg->slice = NULL;
-	} else {
-		out->offset = *usedp;
-		memcpy(buf + *usedp, msg->data, msg->len);
-		*usedp += (msg->len + 7) & ~7U;
-	}
-	out->handles = *usedp;
-	out->n_handles = msg->n_handles;
-	handles = (void *)(buf + *usedp);
-	*usedp += msg->n_handles * (uint32_t)sizeof(*handles);
-	for (i = 0; i < msg->n_handles; i++) {
-		struct fake_node *node = msg->handles[i];
-
-		handles[i] = (struct bus1_handle){
-			.id = arrive(peer, node),
-			.flags = (node->home == peer->serial ? BUS1_HANDLE_OWN : 0) |
-				 (node->owner ? 0 : BUS1_HANDLE_DEAD),
-			.rights = BUS1_RIGHT_SEND | BUS1_RIGHT_TRANSFER,
-		};
-	}
-	if (msg->has_memfd) {
-		out->flags |= BUS1_MSG_F_MEMFD;
-		out->body_offset = msg->body_offset;
-		out->body_len = msg->body_len;
-		out->fds = *usedp;
-		out->n_fds = 1;
-		*(int32_t *)(void *)(buf + *usedp) = fcntl(msg->memfd, F_DUPFD_CLOEXEC, 0);
-		*usedp += 8;
-	}
-}
-
-int fake_recv(struct fake_peer *peer, struct bus1_cmd_recv *cmd)
-{
-	struct bus1_msg *msgs = PTR(cmd->msgs);
-	uint32_t n = cmd->n_msgs, used = 0;
-	struct fake_msg *msg;
-	int r;
-
-	if (cmd->n_drop) {
-		struct bus1_cmd_ids ids = { .ids = cmd->drop, .n_ids = cmd->n_drop };
-
-		r = cmd_release(peer, &ids);
-		if (r)
-			return r;
-		cmd->n_drop = 0;
-	}
-	if (cmd->n_release) {
-		r = cmd_slices(peer, PTR(cmd->release), cmd->n_release);
-		if (r)
-			return r;
-		cmd->n_release = 0;
-	}
-	while (n && !peer->queue) {
-		if (cmd->flags & BUS1_RECV_NONBLOCK)
-			return EAGAIN;
-		r = fake_wait(cmd->deadline);
-		if (r)
-			return r;
-	}
-	for (cmd->n_msgs = 0; cmd->n_msgs < n && peer->queue; cmd->n_msgs++) {
-		uint32_t need;
-
-		msg = peer->queue;
-		need = (msg->slice ? 0 : (uint32_t)(msg->len + 7) & ~7U) +
-		       msg->n_handles * (uint32_t)sizeof(struct bus1_handle) +
-		       (msg->has_memfd ? 8 : 0);
-		if (used + need > cmd->buf_size) {
-			cmd->buf_used = cmd->n_msgs ? used : need;
-			return cmd->n_msgs ? 0 : EMSGSIZE;
-		}
-		dequeue(peer);
-		fake_deliver(peer, msg, &msgs[cmd->n_msgs], PTR(cmd->buf), &used);
-		fake_drop_msg(peer, msg);
-		if (msgs[cmd->n_msgs].type == BUS1_MSG_WRITABLE || msgs[cmd->n_msgs].type == BUS1_MSG_CALL) {
-			cmd->n_msgs++;
-			break;
-		}
-	}
-	cmd->buf_used = used;
 	return 0;
 }
 
@@ -720,16 +458,16 @@ int __wrap_ioctl(int fd, unsigned long command, ...)
 		r = cmd_node_destroy(peer, arg);
 		break;
 	case BUS1_CMD_HANDLE_RELEASE:
-		r = cmd_release(peer, arg);
+		r = fake_release(peer, arg);
 		break;
 	case BUS1_CMD_SLICE_RELEASE:
-		r = cmd_slices(peer, PTR(((struct bus1_cmd_ids *)arg)->ids), ((struct bus1_cmd_ids *)arg)->n_ids);
+		r = fake_free_slices(peer, PTR(((struct bus1_cmd_ids *)arg)->ids), ((struct bus1_cmd_ids *)arg)->n_ids);
 		break;
 	case BUS1_CMD_HANDLE_TRANSFER:
 		r = cmd_transfer(peer, arg);
 		break;
 	case BUS1_CMD_SEND:
-		r = cmd_send(peer, arg);
+		r = fake_send(peer, arg);
 		break;
 	case BUS1_CMD_RECV:
 		r = fake_recv(peer, arg);
@@ -815,7 +553,7 @@ int __wrap_close(int fd)
 		while (peer->queue)
 			fake_drop_msg(peer, dequeue(peer));
 		while (peer->slices)
-			slice_free(peer, peer->slices->id);
+			fake_slice_free(peer, peer->slices->id);
 		if (peer->pool)
 			munmap(peer->pool, peer->pool_size);
 		free(peer);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What fake.c and fake-call.c share. All of it is under one lock. */
+/* What fake.c, fake-message.c and fake-call.c share. All of it is under one lock. */
 #ifndef BUS1_TEST_FAKE_H
 #define BUS1_TEST_FAKE_H
 
@@ -73,10 +73,25 @@ extern struct fake_peer *fake_peers[MAX_FDS];
 
 void *fake_zalloc(size_t n);
 struct fake_node *fake_node_of(struct fake_peer *peer, uint64_t id);
+struct fake_handle *fake_held(struct fake_peer *peer, uint64_t id);
+void fake_node_use(struct fake_node *node);
+/* A count of `node` for `peer`; returns the id. A user, unless it is its own. */
+uint64_t fake_arrive(struct fake_peer *peer, struct fake_node *node);
+/* NULL: there is no room. */
+struct fake_slice *fake_slice_new(struct fake_peer *peer, uint64_t len);
+int fake_slice_free(struct fake_peer *peer, uint64_t id);
+/* Commands, or parts of such: 0 or an errno. */
+int fake_release(struct fake_peer *peer, const struct bus1_cmd_ids *cmd);
+int fake_free_slices(struct fake_peer *peer, const uint64_t *ids, uint32_t n);
 void fake_enqueue(struct fake_peer *peer, struct fake_msg *msg);
 /* Take it off the queue, whose it is then no more. */
 void fake_unqueue(struct fake_peer *peer, struct fake_msg *msg);
 void fake_drop_msg(struct fake_peer *peer, struct fake_msg *msg);
+/*
+ * fake-message.c
+ */
+
+int fake_send(struct fake_peer *peer, const struct bus1_cmd_send *cmd);
 /* A message with what is sent, for that peer. Returns an errno. */
 int fake_load(struct fake_peer *peer, const struct bus1_cmd_send *cmd, struct fake_peer *to,
 	      struct fake_msg **msgp);
@@ -86,6 +101,7 @@ int fake_send_one(struct fake_peer *peer, const struct bus1_cmd_send *cmd, uint6
 void fake_deliver(struct fake_peer *peer, struct fake_msg *msg, struct bus1_msg *out,
 		  uint8_t *buf, uint32_t *usedp);
 int fake_recv(struct fake_peer *peer, struct bus1_cmd_recv *cmd);
+/* The sender's memory is read as the kernel reads it: it may not be there. */
 int fake_copy(uint64_t to, uint64_t from, uint64_t len);
 /* Wait for a change; ETIMEDOUT at the deadline, if it is not 0. */
 int fake_wait(uint64_t deadline);

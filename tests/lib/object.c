@@ -2,6 +2,15 @@
 /* Nodes, handles and watches: identity, and what their lives do. */
 #include "lib.h"
 
+/* b drops its handle to the box, which had no other user. */
+static void last_user_goes(struct pair *p)
+{
+	EQ(drain(p->a), 0);
+	p->to_box = b1_handle_unref(p->to_box);
+	EQ(drain(p->a), 1);
+	EQ(p->box.n_unused, 1);
+	HAS(p->b, 1, 0, 0);
+}
 
 TEST("OBJ-4 LIB-2 the same handle is the same object, however it comes")
 {
@@ -32,12 +41,7 @@ TEST("OBJ-4 LIB-2 the same handle is the same object, however it comes")
 
 	/* One user for each reference; the last one is what counts. */
 	b1_handle_unref(by_transfer);
-	EQ(drain(p.a), 0);
-	p.to_box = b1_handle_unref(p.to_box);
-	EQ(drain(p.a), 1);
-	EQ(p.box.n_unused, 1);
-	HAS(p.b, 1, 0, 0);
-
+	last_user_goes(&p);
 	b1_handle_unref(to_b);
 	drain(p.b);
 	box_deinit(&b_box);
@@ -59,11 +63,7 @@ TEST("OBJ-3 LIB-2 a handle delivered a thousand times is released as a whole")
 		EQ(drain(p.b), 1);
 	}
 	box_empty(&b_box);
-	EQ(drain(p.a), 0);
-	p.to_box = b1_handle_unref(p.to_box);
-	EQ(drain(p.a), 1);
-	EQ(p.box.n_unused, 1);
-	HAS(p.b, 1, 0, 0);
+	last_user_goes(&p);
 	b1_handle_unref(to_b);
 	drain(p.b);
 	box_deinit(&b_box);

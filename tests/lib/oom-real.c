@@ -55,7 +55,7 @@ TEST("LIB-1 ABI-2 OBJ-6 OBJ-12 MSG-6 out of memory: facets, descriptors, and mes
 {
 	b1_node *node = NULL, *facet = NULL, *again = NULL, *once = NULL;
 	b1_handle *h = NULL, *weak = NULL, *along[3];
-	unsigned int n_failed = 0, i;
+	unsigned int n_failed = 0;
 	int fds[2], fd = -1, before;
 	struct box box = { 0 };
 	b1_outgoing out = { .data = "x", .size = 1, .handles = along, .n_handles = 3,
@@ -85,18 +85,7 @@ TEST("LIB-1 ABI-2 OBJ-6 OBJ-12 MSG-6 out of memory: facets, descriptors, and mes
 	along[2] = b1_node_get_handle(node);
 	OK(b1_send(h, &out));
 	before = first_free();
-	failed = true;
-	for (i = 1; failed; i++) {
-		int64_t r;
-
-		failed = false;
-		fail_at = i;
-		r = b1_peer_process(p.b);
-		fail_at = 0;
-		if (r != -ENOMEM)
-			OK(r);
-		n_failed += failed;
-	}
+	n_failed += process_failing(p.b);
 	drain(p.b);
 	EQ(box.n_messages, 1);
 	EQ(b1_message_get_n_handles(box.last), 3);
@@ -133,7 +122,7 @@ TEST("LIB-1 ABI-2 OBJ-6 OBJ-12 MSG-6 out of memory: facets, descriptors, and mes
 TEST("LIB-1 ABI-2 MSG-5 LIB-9 out of memory: buffers, and payloads in a memfd")
 {
 	static char data[POOL_SIZE + 1];
-	unsigned int n_failed = 0, i;
+	unsigned int n_failed = 0;
 	b1_node *buffer = NULL;
 	const void *body;
 	struct pair p;
@@ -147,18 +136,7 @@ TEST("LIB-1 ABI-2 MSG-5 LIB-9 out of memory: buffers, and payloads in a memfd")
 					       .buffer_size = sizeof(data) }));
 	EACH(b1_send_bytes(p.to_box, data, sizeof(data), NULL));
 	before = first_free();
-	failed = true;
-	for (i = 1; failed; i++) {
-		int64_t r;
-
-		failed = false;
-		fail_at = i;
-		r = b1_peer_process(p.a);
-		fail_at = 0;
-		if (r != -ENOMEM)
-			OK(r);
-		n_failed += failed;
-	}
+	n_failed += process_failing(p.a);
 	drain(p.a);
 	EQ(p.box.n_messages, 2);
 	check_pattern(p.box.last, sizeof(data), 5);

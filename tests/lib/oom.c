@@ -35,6 +35,25 @@ void *__wrap_calloc(size_t n, size_t size)
 	return fail_now() ? NULL : __real_calloc(n, size);
 }
 
+unsigned int process_failing(b1_peer *peer)
+{
+	unsigned int n_failed = 0, i;
+
+	failed = true;
+	for (i = 1; failed; i++) {
+		int64_t r;
+
+		failed = false;
+		fail_at = i;
+		r = b1_peer_process(peer);
+		fail_at = 0;
+		if (r != -ENOMEM)
+			OK(r);
+		n_failed += failed;
+	}
+	return n_failed;
+}
+
 TEST("LIB-1 ABI-2 out of memory: an error, no effect, and no loss")
 {
 	b1_handle *handles[100], *handle = NULL, *to_b = NULL;
@@ -71,18 +90,7 @@ TEST("LIB-1 ABI-2 out of memory: an error, no effect, and no loss")
 	OK(b1_send(to_b, &out));
 	out.size = 64;
 	OK(b1_send(to_b, &out));
-	failed = true;
-	for (i = 1; failed; i++) {
-		int64_t r;
-
-		failed = false;
-		fail_at = i;
-		r = b1_peer_process(p.b);
-		fail_at = 0;
-		if (r != -ENOMEM)
-			OK(r);
-		n_failed += failed;
-	}
+	n_failed += process_failing(p.b);
 	drain(p.b);
 	EQ(b_box.n_messages, 3);
 	check_pattern(b_box.last, 64, 6);
@@ -144,18 +152,7 @@ TEST("LIB-1 ABI-2 CALL-2 out of memory: calls, requests and replies")
 	OK(b1_message_reply(p.box.last, &(b1_outgoing){ .data = data, .size = sizeof(data),
 							.handles = &handle, .n_handles = 1 }));
 	box_empty(&p.box);
-	failed = true;
-	for (i = 1; failed; i++) {
-		int64_t r;
-
-		failed = false;
-		fail_at = i;
-		r = b1_peer_process(p.b);
-		fail_at = 0;
-		if (r != -ENOMEM)
-			OK(r);
-		n_failed += failed;
-	}
+	n_failed += process_failing(p.b);
 	drain(p.b);
 	EQ(n_over, 3);
 	GT(n_failed, 6);

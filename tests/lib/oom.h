@@ -8,6 +8,12 @@
 extern unsigned int fail_at;	/* which allocation from now on; 0: none */
 extern bool failed;		/* it has */
 
+/*
+ * Process with the first, second, ... allocation failing, until none does; what was
+ * received is not lost by that. Returns how often one has failed.
+ */
+unsigned int process_failing(b1_peer *peer);
+
 /* Repeat `call` with its first, second, ... allocation failing, until none does. */
 #define EACH(call)								\
 	do {									\

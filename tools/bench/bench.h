@@ -80,6 +80,9 @@ struct job {
 	uint64_t uncounted;	/* by the counter, in all rounds so far */
 };
 
+/* The end of what makes a job: `*out` is it, or it is closed if `r` is an error; returns that. */
+int job_made(struct job **out, struct job *j, int r);
+
 /* For run(): what it does between the two is not counted. It returns resumed. */
 void job_pause(struct job *j);
 void job_resume(struct job *j);
@@ -198,6 +201,20 @@ int job_pass_fd(struct job **out);
 
 /* One message to `count` receivers, who take it uncounted. At most FANOUT_MAX. */
 #define FANOUT_MAX 64
+
+/* One and many, for fanin, too: descriptors, or -1. */
+struct fan {
+	size_t n;
+	int one;
+	int from[FANOUT_MAX];		/* of those who send */
+	int to[FANOUT_MAX];		/* of those who receive */
+};
+
+void fan_init(struct fan *fan, size_t n);
+void fan_close(struct fan *fan);
+/* A connection from each to each. */
+int fan_seqpacket(struct fan *fan);
+
 int job_fanout_bus1(struct job **out, size_t count);
 int job_fanout_socket(struct job **out, size_t count);
 

@@ -136,10 +136,5 @@ int job_death(struct job **out, size_t count)
 		r = bus1_open(&d->owner);
 	for (size_t i = 0; i < count && r == 0; i++)
 		r = bus1_open(&d->holder[i]);
-	if (r < 0) {
-		death_close(&d->job);
-		return r;
-	}
-	*out = &d->job;
-	return 0;
+	return job_made(out, &d->job, r);
 }

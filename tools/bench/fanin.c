@@ -24,10 +24,8 @@ struct fanin_job {
 	struct job job;
 	int (*send)(struct fanin_job *f, size_t i);
 	int (*recv)(struct fanin_job *f);	/* all of them, into got[] in any order */
-	size_t n;
-	int receiver;			/* peer, epoll, socket or pipe */
-	int from[FANOUT_MAX];		/* peers or sockets */
-	int to[FANOUT_MAX];		/* sockets of the receiver's, if there are many */
+	/* From peers or sockets, to sockets if the one (peer, epoll, socket, pipe) has many. */
+	struct fan fan;
 	uint64_t door;			/* the receiver's node */
 	uint64_t dest[FANOUT_MAX];	/* the senders' handles to it */
 	uint64_t data[FANOUT_MAX][WORDS];
@@ -38,7 +36,7 @@ static int bus1_one(struct fanin_job *f, size_t i)
 {
 	struct bus1_cmd_send c = { .dest = f->dest[i], .data = ptr(f->data[i]), .len = PAYLOAD };
 
-	return ioctl(f->from[i], BUS1_CMD_SEND, &c) < 0 ? -errno : 0;
+	return ioctl(f->fan.from[i], BUS1_CMD_SEND, &c) < 0 ? -errno : 0;
 }
 
 /* Inline payloads of one size lie one behind the other. */
@@ -46,16 +44,16 @@ static int bus1_all(struct fanin_job *f)
 {
 	struct bus1_msg m[FANOUT_MAX];
 
-	for (size_t have = 0; have < f->n;) {
+	for (size_t have = 0; have < f->fan.n;) {
 		struct bus1_cmd_recv c = {
 			.msgs = ptr(m),
-			.n_msgs = (uint32_t)(f->n - have),
+			.n_msgs = (uint32_t)(f->fan.n - have),
 			.msg_size = sizeof(m[0]),
 			.buf = ptr(f->got[have]),
-			.buf_size = (uint32_t)((f->n - have) * PAYLOAD),
+			.buf_size = (uint32_t)((f->fan.n - have) * PAYLOAD),
 		};
 
-		if (ioctl(f->receiver, BUS1_CMD_RECV, &c) < 0)
+		if (ioctl(f->fan.one, BUS1_CMD_RECV, &c) < 0)
 			return -errno;
 		for (size_t i = 0; i < c.n_msgs; i++)
 			if (m[i].type != BUS1_MSG_DATA || m[i].id != f->door || m[i].len != PAYLOAD ||
@@ -68,20 +66,20 @@ static int bus1_all(struct fanin_job *f)
 
 static int write_one(struct fanin_job *f, size_t i)
 {
-	return write(f->from[i], f->data[i], PAYLOAD) == PAYLOAD ? 0 : -errno;
+	return write(f->fan.from[i], f->data[i], PAYLOAD) == PAYLOAD ? 0 : -errno;
 }
 
 static int epoll_all(struct fanin_job *f)
 {
 	struct epoll_event events[FANOUT_MAX];
 
-	for (size_t have = 0; have < f->n;) {
-		int n = epoll_wait(f->receiver, events, FANOUT_MAX, -1);
+	for (size_t have = 0; have < f->fan.n;) {
+		int n = epoll_wait(f->fan.one, events, FANOUT_MAX, -1);
 
 		if (n < 0)
 			return -errno;
 		for (int i = 0; i < n; i++, have++)
-			if (recv(f->to[events[i].data.u32], f->got[have], PAYLOAD, 0) != PAYLOAD)
+			if (recv(f->fan.to[events[i].data.u32], f->got[have], PAYLOAD, 0) != PAYLOAD)
 				return -EBADMSG;
 	}
 	return 0;
@@ -89,15 +87,15 @@ static int epoll_all(struct fanin_job *f)
 
 static int dgram_all(struct fanin_job *f)
 {
-	for (size_t i = 0; i < f->n; i++)
-		if (recv(f->receiver, f->got[i], PAYLOAD, 0) != PAYLOAD)
+	for (size_t i = 0; i < f->fan.n; i++)
+		if (recv(f->fan.one, f->got[i], PAYLOAD, 0) != PAYLOAD)
 			return -EBADMSG;
 	return 0;
 }
 
 static int pipe_all(struct fanin_job *f)
 {
-	return read(f->receiver, f->got, f->n * PAYLOAD) == (ssize_t)(f->n * PAYLOAD) ? 0 : -EBADMSG;
+	return read(f->fan.one, f->got, f->fan.n * PAYLOAD) == (ssize_t)(f->fan.n * PAYLOAD) ? 0 : -EBADMSG;
 }
 
 static int fanin_run(struct job *j, unsigned long n)
@@ -106,7 +104,7 @@ static int fanin_run(struct job *j, unsigned long n)
 	int r = 0;
 
 	while (n-- && r == 0) {
-		for (size_t i = 0; i < f->n && r == 0; i++)
+		for (size_t i = 0; i < f->fan.n && r == 0; i++)
 			r = f->send(f, i);
 		if (r == 0)
 			r = f->recv(f);
@@ -121,16 +119,16 @@ static int fanin_verify(struct job *j)
 	bool seen[FANOUT_MAX] = {};
 	int r;
 
-	for (size_t i = 0; i < f->n; i++)
+	for (size_t i = 0; i < f->fan.n; i++)
 		for (size_t w = 0; w < WORDS; w++)
 			f->data[i][w] = (i + 1) * 0x9e3779b97f4a7c15u + w;
 	r = fanin_run(j, 1);
-	for (size_t i = 0; i < f->n && r == 0; i++) {
+	for (size_t i = 0; i < f->fan.n && r == 0; i++) {
 		size_t k = 0;
 
-		while (k < f->n && (seen[k] || memcmp(f->got[i], f->data[k], PAYLOAD)))
+		while (k < f->fan.n && (seen[k] || memcmp(f->got[i], f->data[k], PAYLOAD)))
 			k++;
-		if (k == f->n)
+		if (k == f->fan.n)
 			r = -EBADMSG;
 		else
 			seen[k] = true;
@@ -142,14 +140,7 @@ static void fanin_close(struct job *j)
 {
 	struct fanin_job *f = (struct fanin_job *)j;
 
-	for (size_t i = 0; i < f->n; i++) {
-		if (f->to[i] >= 0)
-			close(f->to[i]);
-		if (f->from[i] >= 0)
-			close(f->from[i]);
-	}
-	if (f->receiver >= 0)
-		close(f->receiver);
+	fan_close(&f->fan);
 	free(f);
 }
 
@@ -165,21 +156,9 @@ static int fanin_new(struct fanin_job **out, size_t n)
 	f->job.run = fanin_run;
 	f->job.verify = fanin_verify;
 	f->job.close = fanin_close;
-	f->n = n;
-	f->receiver = -1;
-	memset(f->from, -1, sizeof(f->from));
-	memset(f->to, -1, sizeof(f->to));
+	fan_init(&f->fan, n);
 	*out = f;
 	return 0;
-}
-
-static int finish(struct job **out, struct fanin_job *f, int r)
-{
-	if (r < 0)
-		fanin_close(&f->job);
-	else
-		*out = &f->job;
-	return r;
 }
 
 int job_fanin_bus1(struct job **out, size_t count)
@@ -191,15 +170,15 @@ int job_fanin_bus1(struct job **out, size_t count)
 		return r;
 	f->send = bus1_one;
 	f->recv = bus1_all;
-	r = bus1_open(&f->receiver);
+	r = bus1_open(&f->fan.one);
 	if (r == 0)
-		r = bus1_node_create(f->receiver, 0, &f->door);
+		r = bus1_node_create(f->fan.one, 0, &f->door);
 	for (size_t i = 0; i < count && r == 0; i++) {
-		r = bus1_open(&f->from[i]);
+		r = bus1_open(&f->fan.from[i]);
 		if (r == 0)
-			r = bus1_handle_give(f->receiver, f->door, f->from[i], &f->dest[i]);
+			r = bus1_handle_give(f->fan.one, f->door, f->fan.from[i], &f->dest[i]);
 	}
-	return finish(out, f, r);
+	return job_made(out, &f->job, r);
 }
 
 int job_fanin_socket(struct job **out, size_t count)
@@ -211,23 +190,15 @@ int job_fanin_socket(struct job **out, size_t count)
 		return r;
 	f->send = write_one;
 	f->recv = epoll_all;
-	f->receiver = epoll_create1(EPOLL_CLOEXEC);
-	if (f->receiver < 0)
-		r = -errno;
+	f->fan.one = epoll_create1(EPOLL_CLOEXEC);
+	r = f->fan.one < 0 ? -errno : fan_seqpacket(&f->fan);
 	for (size_t i = 0; i < count && r == 0; i++) {
 		struct epoll_event event = { .events = EPOLLIN, .data.u32 = (uint32_t)i };
-		int fd[2];
 
-		if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fd) < 0) {
-			r = -errno;
-			break;
-		}
-		f->from[i] = fd[0];
-		f->to[i] = fd[1];
-		if (epoll_ctl(f->receiver, EPOLL_CTL_ADD, fd[1], &event) < 0)
+		if (epoll_ctl(f->fan.one, EPOLL_CTL_ADD, f->fan.to[i], &event) < 0)
 			r = -errno;
 	}
-	return finish(out, f, r);
+	return job_made(out, &f->job, r);
 }
 
 /* How many datagrams may wait; nobody may be made to: the one thread would be stuck. */
@@ -258,16 +229,16 @@ int job_fanin_dgram(struct job **out, size_t count)
 		return r;
 	f->send = write_one;
 	f->recv = dgram_all;
-	f->receiver = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-	if (f->receiver < 0 || bind(f->receiver, (struct sockaddr *)&address, sizeof(sa_family_t)) < 0 ||
-	    getsockname(f->receiver, (struct sockaddr *)&address, &len) < 0)
+	f->fan.one = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+	if (f->fan.one < 0 || bind(f->fan.one, (struct sockaddr *)&address, sizeof(sa_family_t)) < 0 ||
+	    getsockname(f->fan.one, (struct sockaddr *)&address, &len) < 0)
 		r = -errno;
 	for (size_t i = 0; i < count && r == 0; i++) {
-		f->from[i] = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-		if (f->from[i] < 0 || connect(f->from[i], (struct sockaddr *)&address, len) < 0)
+		f->fan.from[i] = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+		if (f->fan.from[i] < 0 || connect(f->fan.from[i], (struct sockaddr *)&address, len) < 0)
 			r = -errno;
 	}
-	return finish(out, f, r);
+	return job_made(out, &f->job, r);
 }
 
 int job_fanin_pipe(struct job **out, size_t count)
@@ -280,13 +251,13 @@ int job_fanin_pipe(struct job **out, size_t count)
 	f->send = write_one;
 	f->recv = pipe_all;
 	if (pipe2(fd, O_CLOEXEC) < 0)
-		return finish(out, f, -errno);
-	f->receiver = fd[0];
-	f->from[0] = fd[1];
+		return job_made(out, &f->job, -errno);
+	f->fan.one = fd[0];
+	f->fan.from[0] = fd[1];
 	for (size_t i = 1; i < count && r == 0; i++) {
-		f->from[i] = fcntl(fd[1], F_DUPFD_CLOEXEC, 0);
-		if (f->from[i] < 0)
+		f->fan.from[i] = fcntl(fd[1], F_DUPFD_CLOEXEC, 0);
+		if (f->fan.from[i] < 0)
 			r = -errno;
 	}
-	return finish(out, f, r);
+	return job_made(out, &f->job, r);
 }

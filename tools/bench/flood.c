@@ -258,10 +258,5 @@ int job_flood(struct job **out, size_t count)
 	f->hostile = calloc(count * PEERS, sizeof(*f->hostile));
 	f->handle = calloc(count * PEERS, sizeof(*f->handle));
 	r = f->hostile && f->handle ? open_all(f) : -ENOMEM;
-	if (r < 0) {
-		flood_close(&f->job);
-		return r;
-	}
-	*out = &f->job;
-	return 0;
+	return job_made(out, &f->job, r);
 }

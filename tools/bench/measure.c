@@ -29,6 +29,15 @@ static int compare(const void *a, const void *b)
 	return (x > y) - (x < y);
 }
 
+int job_made(struct job **out, struct job *j, int r)
+{
+	if (r < 0)
+		j->close(j);
+	else
+		*out = j;
+	return r;
+}
+
 void job_pause(struct job *j)
 {
 	j->uncounted -= counter_read();

@@ -297,6 +297,13 @@ int job_sendrecv(struct job **out, const struct transport *t, size_t size, unsig
 #define SEED_THERE 0xb1
 #define SEED_BACK 0xb4
 
+static int there_and_back(struct message_job *m)
+{
+	int r = send_all(m->mine, m->data, m->size);
+
+	return r < 0 ? r : recv_all(m->mine, m->size);
+}
+
 static int roundtrip_run(struct job *j, unsigned long n)
 {
 	struct message_job *m = (struct message_job *)j;
@@ -305,10 +312,7 @@ static int roundtrip_run(struct job *j, unsigned long n)
 	while (n--) {
 		if (m->touch)
 			touch_write(m);
-		r = send_all(m->mine, m->data, m->size);
-		if (r < 0)
-			return r;
-		r = recv_all(m->mine, m->size);
+		r = there_and_back(m);
 		if (r < 0)
 			return r;
 		if (m->touch)
@@ -345,10 +349,7 @@ static int roundtrip_verify(struct job *j)
 	int r;
 
 	pattern_fill(m->data, m->size, SEED_THERE);
-	r = send_all(m->mine, m->data, m->size);
-	if (r < 0)
-		return r;
-	r = recv_all(m->mine, m->size);
+	r = there_and_back(m);
 	if (r < 0)
 		return r;
 	return pattern_matches(m->mine->data, m->size, SEED_BACK) ? 0 : -EBADMSG;

@@ -189,10 +189,5 @@ int job_scale(struct job **out, size_t count)
 		r = bus1_handle_give(s->holder, s->door, s->owner, &s->to);
 	if (r == 0)
 		r = fill(s);
-	if (r < 0) {
-		scale_close(&s->job);
-		return r;
-	}
-	*out = &s->job;
-	return 0;
+	return job_made(out, &s->job, r);
 }
