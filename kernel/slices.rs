@@ -347,18 +347,20 @@ impl Slices {
 
     /// Blocks where pages were passed over are to be looked at like those that have just become
     /// idle. (The first fresh one, as far as it was looked at, only after its end, so that pages that
-    /// are passed over each time do not hide those behind them.) False if there are none.
+    /// are passed over each time do not hide those behind them.) Some at a time: others want the lock, too.
+    /// False if there are none.
     pub(crate) fn look_again(&mut self) -> bool {
         let mut any = false;
-        loop {
+        for _ in 0..256 {
             let first = self.idle[Idle::Again as usize].first;
             if first == NONE {
-                return any;
+                break;
             }
             self.unlink_idle(first);
             self.link_idle(first, Idle::Fresh);
             any = true;
         }
+        any
     }
 
     /// The slice at an index, if user space has it, or `None` behind the last one.
