@@ -41,7 +41,6 @@
 #define START(thread, peer)	threads[peer]++; run thread
 
 #if defined(SERVE)	/* a thread waits; two others serve it in all ways there are */
-#define DEADLINE_COMES
 #define ALL_ANSWERS
 #define DROPS(p)	((p) == 1)
 #define SERVERS		START(Server(2), 1); START(Server(3), 1)
@@ -54,11 +53,10 @@
 #define DROPS(p)	((p) == 0)
 #define CALLERS		START(Caller(0, 0), 0); START(Second(1, 0), 0)
 #elif defined(CLOSES)	/* either peer is closed at any time, the node destroyed */
-#define DEADLINE_COMES
 #define DESTROYS
 #define KILLS
 #define CALLERS		START(Caller(0, 0), 0)
-#elif defined(NEST)	/* the server calls back, as part of the call */
+#elif defined(NEST)	/* the server calls back, as part of the call; MEDDLES: two wait for that in turn */
 #define N		2
 #define CALLERS		START(Caller(0, 0), 0); START(Second(1, 0), 0)
 #elif defined(NEST_TWICE)	/* and so do two threads of it */
@@ -988,12 +986,6 @@ inline receive()
 				fi;
 				slept = OK
 			};
-#ifdef BROKEN_NO_LAST_LOOK
-			if
-			:: !waits && what == NOTHING -> break
-			:: else
-			fi;
-#endif
 			if
 			:: what == REQUEST -> break
 			:: else
@@ -1360,12 +1352,14 @@ proctype Second(byte me; byte c)
 	:: d_step { !killed[MY] && DROPS(MY) -> drops = true }; receive()
 #if N == 1
 	:: !killed[MY] && call[c].made -> cancel(c)
+#else
+	ANSWER(1)
+#endif
+#if N == 1 || defined(MEDDLES)
 	:: !killed[MY] && call[c].made && !IS_ASYNC ->
 		resume(c);
 		wait(c);
 		r = FINISHED
-#else
-	ANSWER(1)
 #endif
 	od;
 	threads[MY]--
@@ -1400,7 +1394,7 @@ proctype Destroyer()
 	byte came, next = NONE, woken = NONE, got = NONE;
 
 	d_step {
-		dead = !killed[1];
+		dead = !killed[1];	/* or it comes too late */
 		if
 		:: !dead
 		:: dead && call[0].links == AT_SERVER && call[0].place == QUEUED ->
@@ -1534,13 +1528,15 @@ init {
 		:: x < N ->
 			AWAKE = (!(call[x].links == AT_SERVER && top[SERVER(x)] != NONE)
 				&& !(call[x].links == AT_CALLER && top[CALLER(x)] != NONE)
-				&& !(PARENT(x) != NONE && call[x].links == AT_SERVER && call[0].outcome == WAITING)
+				&& !(PARENT(x) != NONE && call[x].links == AT_SERVER && call[x].place == QUEUED
+					&& call[0].outcome == WAITING && !unserved)
 				&& call[x].nested == NONE);
 			assert(AWAKE);
 			NOT_LOST = (call[x].outcome != DONE || call[x].told == 1 || call[x].cancelled || closed[CALLER(x)]
 				|| call[x].links == AT_CALLER || call[x].made && !IS_ASYNC && !call[x].taken);
 			assert(NOT_LOST);
-			NOTICED = !(call[x].outcome == LEFT && call[x].served) || call[x].noticed == 1 || closed[SERVER(x)];
+			NOTICED = (!(call[x].outcome == LEFT && call[x].served) || call[x].noticed == 1 || closed[SERVER(x)]
+				|| call[x].links == AT_SERVER);
 			assert(NOTICED);
 			x++
 		:: else -> break
