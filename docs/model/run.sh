@@ -1,12 +1,14 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# Has spin explore order.pml: all states of each setting, and what is broken on
-# purpose until the claim that must fail does. In $TEST_FILTERS, if set, each
-# line is a filter: only tests whose name contains one of them are run.
+# Has spin explore order.pml and call.pml: all states of each setting, and what is
+# broken on purpose until the claim that must fail does. In $TEST_FILTERS, if set,
+# each line is a filter: only tests whose name contains one of them are run.
 set -u
 command -v spin >/dev/null || { echo "skip EVD-4 model: there is no spin"; exit 0; }
-model=$(cd "$(dirname "$0")" && pwd)/order.pml
+models=$(cd "$(dirname "$0")" && pwd)
+model=$models/order.pml
+level=-O1
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
@@ -22,19 +24,20 @@ wanted() {
 
 # explore LEVEL OPTIONS: the output of the checker goes to `out`.
 explore() {
-	level=$1
+	optimise=$1
 	shift
 	options=$*
 	rm -f pan* ./*.trail out
 	spin -a "$@" "$model" >out 2>&1 &&
-		"${CC:-cc}" "$level" -w -DSAFETY -DCOLLAPSE -DMEMLIM=3000 -o pan pan.c >>out 2>&1 &&
+		"${CC:-cc}" "$optimise" -w -DSAFETY -DCOLLAPSE -DMEMLIM=3000 -o pan pan.c >>out 2>&1 &&
 		./pan -E -m10000 >>out 2>&1
 }
 
 bad() {
 	tail -n 40 out
 	# shellcheck disable=SC2086
-	[ ! -e order.pml.trail ] || spin -k order.pml.trail -t -p $options "$model" 2>&1 | tail -n 60
+	[ ! -e "${model##*/}.trail" ] ||
+		spin -k "${model##*/}.trail" -t -p $options "$model" 2>&1 | tail -n 60
 	echo "not ok $1: $2"
 	failed=1
 }
@@ -44,7 +47,7 @@ holds() {
 	name=$1
 	shift
 	wanted "$name" || return
-	explore -O1 "$@"
+	explore "$level" "$@"
 	grep -E 'states, stored|total actual memory|elapsed time' out
 	if grep -q 'errors: 0$' out &&
 	   ! grep -qE 'not completed|too small|memory limit|out of memory' out; then
@@ -112,4 +115,50 @@ reached "a notice goes with the handle, others do not" -DNOTICES -DREACH_WITHDRA
 reached "all end, and all sleep" -DWAKES -DREACH_END
 reached "one stalls, and all others end" -DWAKES -DSTALLS=1 -DREACH_OTHERS_END
 reached "one in total order stalls, and only the other such waits" -DWAKES -DORDERED=3 -DSTALLS=1 -DREACH_TWO_STUCK
+
+model=$models/call.pml
+# There is more to be compiled than to be explored.
+level=-O0
+
+holds "CALL-2 CALL-4 EVD-4 model: a call is served in all ways by two threads, its caller may leave" -DSERVE -DFAULTS=1 -DSIGNALS=1
+holds "CALL-2 EVD-4 model: a call is interrupted, and resumed, by whomever, or cancelled" -DRESTART -DFAULTS=1 -DSIGNALS=2
+holds "CALL-2 CALL-4 EVD-4 model: nobody waits for a call, and it is received, dropped or cancelled" -DASYNC -DFAULTS=2
+holds "CALL-2 EVD-4 model: either peer is closed at any time, the node destroyed" -DCLOSES -DFAULTS=1 -DSIGNALS=1
+holds "CALL-5 EVD-4 model: a nested call, and memory is not there" -DNEST -DFAULTS=1
+holds "CALL-5 EVD-4 model: a nested call, and its parts are interrupted" -DNEST -DSIGNALS=1 -DRESTARTS
+holds "CALL-5 EVD-4 model: two calls nested in one" -DNEST_TWICE
+holds "CALL-2 EVD-4 model: two calls, two threads that serve, nobody sleeps too long" -DTWO
+
+fails ENDS_ONCE "CALL-2 EVD-4 model, broken: a call is ended without a compare" -DSERVE -DSIGNALS=1 -DBROKEN_NO_CAS
+fails ONE_WRITES "CALL-2 EVD-4 model, broken: who is about to answer is not heeded" -DSERVE -DBROKEN_NO_ANSWERING
+fails NOT_CANCELLED "CALL-2 EVD-4 model, broken: what a thread has is not marked taken" -DRESTART -DSIGNALS=1 -DBROKEN_NO_TAKEN
+fails AWAKE "CALL-2 EVD-4 model, broken: the caller is woken before there is a result" -DSERVE -DBROKEN_WAKE_EARLY
+fails AWAKE "CALL-2 EVD-4 model, broken: who is to sleep looks first" -DSERVE -DBROKEN_LOOKS_FIRST
+fails CHARGED_ONCE "CALL-4 RES-1 EVD-4 model, broken: who leaves discharges, too" -DSERVE -DSIGNALS=1 -DBROKEN_DISCHARGES_TWICE
+fails NOTICE_DUE "CALL-4 EVD-4 model, broken: a notice stays when the token goes" -DSERVE -DSIGNALS=1 -DBROKEN_LEAVES_NOTICE
+fails NOTICED "CALL-4 EVD-4 model, broken: who leaves says nothing" -DSERVE -DSIGNALS=1 -DBROKEN_NO_NOTICE
+fails NOTICE_DUE "CALL-4 EVD-4 model, broken: who leaves looks at the place without the lock" -DSERVE -DSIGNALS=1 -DBROKEN_PLACE_UNLOCKED
+fails NOTHING_LEFT "CALL-4 EVD-4 model, broken: a result is delivered to who knows the call no more" -DASYNC -DBROKEN_DELIVERS_BLINDLY
+fails ONE_LIST "CALL-4 EVD-4 model, broken: a request goes back though its caller has left" -DSERVE -DSIGNALS=1 -DFAULTS=1 -DBROKEN_UNSERVES_BLINDLY
+fails THERE "CALL-2 EVD-4 model, broken: a request is given without a reference" -DSERVE -DBROKEN_GIVES_NO_REFERENCE
+fails AWAKE "CALL-2 EVD-4 model, broken: a server is closed and does not end what it serves" -DCLOSES -DBROKEN_CLOSES_SILENTLY
+fails NOTHING_LEFT "CALL-4 RES-1 EVD-4 model, broken: a notice is linked where all is closed" -DCLOSES -DBROKEN_LINKS_CLOSED
+fails AWAKE "CALL-2 EVD-4 model, broken: who comes back does not look whether there is a result" -DRESTART -DSIGNALS=1 -DBROKEN_COMES_BACK_BLINDLY
+fails AWAKE "CALL-5 EVD-4 model, broken: who comes back does not look for nested requests" -DNEST_TWICE -DBROKEN_NEVER_LOOKS_BACK
+fails AWAKE "CALL-5 EVD-4 model, broken: who finds a result overlooks a nested request" -DNEST -DBROKEN_OVERLOOKS_NESTED
+fails NEVER_SEEN "CALL-4 EVD-4 model, broken: a call is linked though it was cancelled before" -DASYNC -DBROKEN_LINKS_LEFT
+fails NEVER_SEEN "CALL-4 EVD-4 model, broken: what was to be dropped goes back though its caller has left" -DSERVE -DSIGNALS=1 -DFAULTS=1 -DBROKEN_PUTS_BACK_LEFT
+fails NOT_CANCELLED "CALL-4 EVD-4 model, broken: a reply that is about to be dropped is not taken" -DASYNC -DFAULTS=1 -DBROKEN_DROPS_UNTAKEN
+fails NOT_LOST "CALL-2 EVD-4 model, broken: a reply that could not be dropped does not go back" -DASYNC -DFAULTS=1 -DBROKEN_UNTAKES_DROPPED
+fails WHOLE "CALL-5 EVD-4 model, broken: a nested request is done with before its thread was told all" -DNEST -DFAULTS=1 -DBROKEN_TOLD_BEFORE_ID
+fails RESULT_ONCE "CALL-5 EVD-4 model, broken: a result in the queue can be had by its id, too" -DNEST -DMEDDLES -DFAULTS=2 -DBROKEN_KEEPS_ID
+fails OWN_TABLE "CALL-2 EVD-4 model, broken: a notice is taken for a reply when its token has gone" -DSERVE -DSIGNALS=1 -DBROKEN_FORGETS_ANY
+
+reached "a reply is told to who waits" -DSERVE -DREACH_TOLD
+reached "a reply that could not be told is received from the queue" -DRESTART -DFAULTS=1 -DREACH_KEPT
+reached "a server is told that its caller has left" -DSERVE -DSIGNALS=1 -DREACH_NOTICED
+reached "a reply comes too late for a notice" -DSERVE -DSIGNALS=1 -DREACH_LATE
+reached "a request is served again after its receiver could not be told" -DSERVE -DFAULTS=1 -DREACH_SERVED_AGAIN
+reached "who was interrupted comes back and has the reply" -DRESTART -DSIGNALS=1 -DREACH_CAME_BACK
+reached "two nested requests are served by the thread that waits" -DNEST_TWICE -DREACH_NESTED_TWICE
 exit $failed
