@@ -614,9 +614,18 @@ impl Call {
         }
     }
 
-    /// What was taken off the queue goes back there, and is no request. False if it is void. With the
-    /// lock of that peer held.
-    pub(crate) fn untake(&self, peer: &mut Inner) -> bool {
+    /// It was taken off the queue, but not [`serve`](Self::serve)d: if it is no request, or is to be
+    /// dropped. With the lock of that peer held.
+    pub(crate) fn take(&self, peer: &mut Inner) {
+        match self.place.load(Relaxed) {
+            NOTICE => self.place.store(TOLD, Relaxed),
+            REPLY => self.set_taken(peer, true),
+            _ => (),
+        }
+    }
+
+    /// That goes back to the queue. False if it is void. Likewise.
+    pub(crate) fn untake(&self, peer: &mut Inner, drops: bool) -> bool {
         match self.place.load(Relaxed) {
             TOLD => {
                 self.place.store(NOTICE, Relaxed);
@@ -625,12 +634,12 @@ impl Call {
             REPLY => {
                 self.set_taken(peer, false);
                 match self.message() {
-                    Some(message) => message.untake_reply(peer),
-                    None => true,
+                    Some(message) if !drops => message.untake_reply(peer),
+                    _ => true,
                 }
             }
-            // Never taken, but to be dropped.
-            QUEUED | NOTICE => true,
+            // Who left meanwhile did not find it.
+            QUEUED => self.state() != LEFT,
             _ => false,
         }
     }
@@ -676,7 +685,7 @@ impl Call {
             }
             let entry = caller.queue.remove(&*next.arc());
             drop(next.remove());
-            if let Some(nested) = entry.and_then(downcast_call) {
+            if let Some(Ok(nested)) = entry.map(downcast_call) {
                 caller.n_requests -= 1;
                 Self::serve_given(&nested, caller);
                 return Some(nested);

@@ -2,12 +2,12 @@
 
 //! How a request comes to its server: into its queue, or straight to a thread that waits.
 
-use crate::call::{Call, CallEntry, CallRef, Guard, AWAY, QUEUED, WAITING};
-use crate::errno::ehostunreach;
+use crate::call::{Call, CallEntry, CallRef, Guard, AWAY, LEFT, QUEUED, WAITING};
+use crate::errno::{ecanceled, ehostunreach};
 use crate::ids::{Growth, Need};
 use crate::item::{Entry, Item};
 use crate::park::Waker;
-use crate::peer::{Peer, Woken};
+use crate::peer::{Inner, Peer, Woken};
 use crate::quota::Amounts;
 use crate::trace;
 use kernel::list::ListArc;
@@ -18,7 +18,7 @@ use kernel::sync::Arc;
 /// Charges a request and links it to its node, or gives it to a thread that waits for one. What of
 /// it can be seen is then as the state says. Returns who is to be woken, and whether to hand over to him.
 ///
-/// EHOSTUNREACH, EAGAIN, ENXIO: as [`Peer::link`]. ENOMEM.
+/// EHOSTUNREACH, EAGAIN, ENXIO: as [`Peer::link`]. ENOMEM. ECANCELED if its caller has left already.
 #[inline(always)]
 pub(crate) fn link(entry: ListArc<Item<Call>>, from: &Peer) -> Result<(Woken, bool)> {
     let node = &raw const entry.node;
@@ -26,6 +26,11 @@ pub(crate) fn link(entry: ListArc<Item<Call>>, from: &Peer) -> Result<(Woken, bo
     let node = unsafe { &*node };
     let server = &node.owner;
     let mut inner = lock_with_room(server)?;
+    if entry.terms.is_async && entry.state() == LEFT {
+        // By its id, which was told already.
+        drop(inner);
+        return Err(ecanceled());
+    }
     if inner.closed || node.refuses(&mut inner) {
         drop(inner);
         return Err(ehostunreach());
@@ -123,6 +128,25 @@ fn push(entry: ListArc<Item<Call>>, server: &Arc<Peer>, mut inner: Guard<'_>) ->
     drop(inner);
     drop(call);
     woken
+}
+
+/// A request that a thread had, and that it could not be told of, goes to one that serves it while it
+/// waits, who is to be [raised](crate::inherit::begin) and woken; or back to the front of the queue. With
+/// the server's lock held; the caller of this keeps the call.
+#[cold]
+pub(crate) fn put_back(entry: ListArc<Item<Call>>, server: &mut Inner) -> Option<Waker> {
+    let call = entry.clone_arc();
+    if entry.parent.is_some() {
+        if let Some(waker) = nest(&entry) {
+            Call::serve_given(&call, server);
+            return Some(waker);
+        }
+    }
+    call.place.store(QUEUED, Relaxed);
+    call.token.store(0, Relaxed);
+    server.queue.push_front(entry as Entry);
+    call.enter_queue(server);
+    None
 }
 
 /// A thread of the server's that waits for a call which this one is a part of, and serves such. It

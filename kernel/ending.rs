@@ -4,10 +4,12 @@
 
 use crate::abi;
 use crate::call::{Call, CallEntry, CallRef, Came, AWAY, NOTICE, QUEUED, REPLY, SERVED};
+use crate::calling;
 use crate::errno::{econnaborted, econnreset, ehostunreach};
 use crate::inherit;
 use crate::item::{downcast_call, Entry};
 use crate::message::Kind;
+use crate::park::Waker;
 use crate::peer::{Inner, Peer, Woken};
 use crate::trace;
 use kernel::list::ListArc;
@@ -150,6 +152,12 @@ pub(crate) fn withdraw(call: &CallRef) {
     inherit::end(call);
 }
 
+/// A thread has a request, by [`calling::put_back`].
+pub(crate) fn give(call: &CallRef, waker: Waker) {
+    inherit::begin(call, &waker);
+    waker.wake();
+}
+
 /// A request that its receiver could not be told of goes back into the queue; unless its caller
 /// has left.
 #[cold]
@@ -157,6 +165,7 @@ pub(crate) fn unserve(server: &Peer, call: &CallRef) {
     inherit::end(call);
     let mut garbage = None;
     let mut error = None;
+    let mut nested = None;
     let mut inner = server.inner.lock();
     let token = call.token.load(Relaxed);
     // Another thread may have guessed the token.
@@ -178,16 +187,14 @@ pub(crate) fn unserve(server: &Peer, call: &CallRef) {
         call.leave_server(&mut inner);
         error = Some(econnaborted());
     } else if let Ok(entry) = ListArc::<_, 0>::try_from_arc(call.clone()) {
-        call.place.store(QUEUED, Relaxed);
-        call.token.store(0, Relaxed);
-        inner.queue.push_front(entry as Entry);
-        call.enter_queue(&mut inner);
+        nested = calling::put_back(entry, &mut inner);
     }
     server.unlock_room(inner);
     drop((garbage, entry));
-    match error {
-        Some(e) => fail(call, e),
-        None => server.wake(),
+    match (error, nested) {
+        (Some(e), _) => fail(call, e),
+        (None, Some(waker)) => give(call, waker),
+        (None, None) => server.wake(),
     }
 }
 
@@ -203,7 +210,7 @@ pub(crate) fn discard(item: Entry, why: u32) {
     } else {
         ehostunreach()
     };
-    if let Some(call) = downcast_call(item) {
+    if let Ok(call) = downcast_call(item) {
         drop_request(&call, error);
     }
 }

@@ -4,16 +4,16 @@
 //! queue.
 
 use crate::abi;
-use crate::call::{Call, CallRef, NOTICE, QUEUED, REPLY, TOLD};
+use crate::call::{Call, CallRef, Guard, QUEUED, REPLY};
+use crate::calling;
 use crate::describe::{add_in_hand, Layout, Receive};
-use crate::ending::{drop_request, forget, unserve};
+use crate::ending::{discard, drop_request, forget, give, unserve};
 use crate::errno::econnaborted;
 use crate::item::{downcast_call, Entry, Items};
 use crate::message::{Kind, Message};
 use crate::node::{is_overtaken, tell_unused};
 use crate::peer::{Object, Peer};
-use crate::trace;
-use kernel::list::List;
+use kernel::list::{List, ListArc};
 use kernel::sync::atomic::ordering::Relaxed;
 use kernel::sync::Arc;
 
@@ -54,30 +54,26 @@ pub(crate) fn finish_dropped(
     used: usize,
     drops: bool,
 ) -> usize {
-    let mut end = used;
     if let Kind::Call(c) = entry.kind() {
-        let place = c.place.load(Relaxed);
         if !drops {
-            end = finish_call(peer, call, c, used);
-        } else if let Some(message) = c.message() {
+            return finish_call(peer, call, c, used);
+        }
+        if let Some(message) = c.message() {
             message.passed().finish(&mut peer.inner.lock(), false);
         }
-        if drops {
-            match place {
-                QUEUED => {
-                    if let Some(call) = downcast_call(entry) {
-                        drop_request(&call, econnaborted());
-                    }
-                    return end;
+        match c.place.load(Relaxed) {
+            QUEUED => {
+                if let Ok(call) = downcast_call(entry) {
+                    drop_request(&call, econnaborted());
                 }
-                NOTICE => c.place.store(TOLD, Relaxed),
-                _ => forget(c),
             }
+            REPLY => forget(c),
+            _ => (),
         }
-        return end;
+        return used;
     }
     finish_other(peer, call, entry);
-    end
+    used
 }
 
 /// A reply from the queue was received, if it is one.
@@ -140,6 +136,21 @@ fn retell(peer: &Arc<Peer>, id: u64) {
     }
 }
 
+/// A request that was to be dropped is not.
+#[cold]
+fn put_back_request(call: &CallRef, mut server: Guard<'_>) {
+    call.leave_queue(&mut server);
+    let entry = ListArc::<_, 0>::try_from_arc(call.clone());
+    // It is in no list any more.
+    let waker = entry
+        .ok()
+        .and_then(|entry| calling::put_back(entry, &mut server));
+    drop(server);
+    if let Some(waker) = waker {
+        give(call, waker);
+    }
+}
+
 /// Puts what was not received back to the front of the queue, in order, but for notices that have
 /// become void meanwhile.
 #[cold]
@@ -155,17 +166,25 @@ fn put_back(peer: &Arc<Peer>, mut hand: Items, drops: bool) {
                 why = abi::BUS1_WHY_RELEASED;
                 (!drops && !m.untake(&mut inner), None)
             }
-            Kind::Call(c) => (!c.untake(&mut inner), None),
+            Kind::Call(c) => (!c.untake(&mut inner, drops), None),
             #[cfg(CONFIG_KUNIT = "y")]
             Kind::Test(_) => (false, None),
         };
         if !void {
-            inner.queue.push_front(entry);
+            if !entry.kind().is_request() {
+                inner.queue.push_front(entry);
+            } else if let Ok(call) = downcast_call(entry) {
+                put_back_request(&call, inner);
+            }
             continue;
         }
         drop(inner);
-        trace::dropped(&entry, why);
-        drop(entry);
+        if let Kind::Call(c) = entry.kind() {
+            if c.place.load(Relaxed) == REPLY {
+                forget(c);
+            }
+        }
+        discard(entry, why);
         if let Some(id) = unused {
             retell(peer, id);
         }

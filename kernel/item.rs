@@ -206,16 +206,16 @@ pub(crate) fn downcast_entry(entry: Entry) -> core::result::Result<ListArc<Item<
     }
 }
 
-/// An item as the call that it is; it is in no list any more.
+/// An item as the call that it is, which is in no list any more, or as it was.
 #[inline]
-pub(crate) fn downcast_call(entry: Entry) -> Option<Arc<Item<Call>>> {
+pub(crate) fn downcast_call(entry: Entry) -> core::result::Result<Arc<Item<Call>>, Entry> {
     if entry.tag != Tag::Call {
-        return None;
+        return Err(entry);
     }
     let raw = entry.into_raw();
     // SAFETY: As above.
     let call: ListArc<Item<Call>> = unsafe { ListArc::from_raw(raw.cast()) };
-    Some(call.into_arc())
+    Ok(call.into_arc())
 }
 
 impl<T: ?Sized> core::ops::Deref for Item<T> {

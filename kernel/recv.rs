@@ -10,7 +10,7 @@
 //! program that gives back a slice that it has not been told of loses the message.
 
 use crate::abi::{self, bus1_cmd_recv};
-use crate::call::{Call, CallRef, NOTICE, QUEUED, TOLD};
+use crate::call::{Call, CallRef, QUEUED};
 use crate::describe::{
     describe, describe_peeked, describe_request, describe_writable, fit, size_in_buf,
     Cursor, Receive,
@@ -248,22 +248,29 @@ impl Taken {
         };
         match call.place.load(Relaxed) {
             QUEUED => {
-                match downcast_call(entry) {
-                    Some(call) => {
+                return match downcast_call(entry) {
+                    Ok(call) => {
                         call.leave_queue(inner);
                         Call::serve(&call, inner);
-                        return Self::Request(call);
+                        Self::Request(call)
                     }
-                    None => unreachable!(),
+                    Err(entry) => Self::Other(entry),
                 }
             }
-            NOTICE => call.place.store(TOLD, Relaxed),
             _ => {
-                call.set_taken(inner, true);
+                call.take(inner);
                 if let Some(message) = call.message() {
                     message.take(inner);
                 }
             }
+        }
+        Self::Other(entry)
+    }
+
+    /// To be dropped.
+    fn dropped(entry: Entry, inner: &mut Inner) -> Self {
+        if let Kind::Call(call) = entry.kind() {
+            call.take(inner);
         }
         Self::Other(entry)
     }
@@ -434,7 +441,7 @@ fn take_many(
         });
         let taken = entry.map(|entry| {
             if drops {
-                Taken::Other(entry)
+                Taken::dropped(entry, &mut inner)
             } else {
                 Taken::new(entry, &mut inner)
             }

@@ -142,8 +142,9 @@ fn tell_nested(
 ) -> Result {
     call.set_lending(false);
     inherit::begin_current(&nested);
-    let told = recv::tell_request(peer, &mut waiting.receive, &nested)
-        .and_then(|()| user::put_u64(waiting.id, call.id.load(Relaxed)));
+    // The request last: when it is told what it brings is gone from here.
+    let told = user::put_u64(waiting.id, call.id.load(Relaxed))
+        .and_then(|()| recv::tell_request(peer, &waiting.receive, &nested));
     let Err(e) = told else {
         // Whoever serves it comes back.
         call.set_taken(&mut peer.inner.lock(), false);
@@ -155,6 +156,8 @@ fn tell_nested(
     } else {
         // There is a result by now.
         keep_result(call);
+        // It could be written a moment ago, or has not changed.
+        let _ = user::put_u64(waiting.id, 0);
     }
     Err(e)
 }

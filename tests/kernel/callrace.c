@@ -57,6 +57,56 @@ static int reply_one(u64 token, u32 i)
 	return answer(&d.r.b, token, d.data, i & 1 ? LARGE : 10);
 }
 
+/*
+ * An id is known to who makes the call before the request is sent, and could be guessed: they
+ * follow one another in the same slot of the table, mixed with a number of the peer's.
+ */
+static void cancel_next(struct race *r)
+{
+	r->result = call_cancel(&r->a, d.id);
+}
+
+TEST("CALL-4 a call is cancelled by its id before its request is sent")
+{
+	u64 id[2], uses;
+
+	duel_start(cancel_next, 3000);
+	for (int i = 0; i < 2; i++) {
+		OK(call_one(d.r.to_b, 0));
+		id[i] = d.id;
+		OK(call_cancel(&d.r.a, d.id));
+		NOTHING(&d.r.b);
+	}
+	/* 0 or 1, and one more each time. */
+	uses = (id[0] ^ id[1]) >> 32 == 1 ? 0 : 1;
+	for (u32 i = 2; i < d.r.rounds; i++) {
+		u64 next = id[0] ^ (uses ^ (uses + i)) << 32;
+		struct bus1_cmd_call cmd = {
+			.send = { .dest = d.r.to_b, .data = PTR("x"), .len = 1 }, .cookie = i };
+		int r;
+
+		d.id = next;
+		race_go(&d.r);
+		r = call_async_cmd(&d.r.a, &cmd);
+		race_meet(&d.r);
+		if (r) {
+			ERR(r, ECANCELED);
+			OK(d.r.result);
+		} else {
+			EQ(cmd.id, next);
+		}
+		if (d.r.result) {
+			ERR(d.r.result, ENXIO);
+			OK(call_cancel(&d.r.a, next));
+		}
+		/* Whichever it was, there is no call any more. */
+		NOTHING(&d.r.b);
+		EQ(peer_info(&d.r.b).n_calls, 0);
+		EQ(peer_info(&d.r.a).n_calls, 0);
+	}
+	race_end(&d.r);
+}
+
 /* One that b has received. */
 static void call_taken(u32 i)
 {

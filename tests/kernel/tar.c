@@ -46,6 +46,12 @@ void tar_melt(struct tar *t)
 	close(t->fd);
 }
 
+void tar_break(struct tar *t)
+{
+	OK(SYS(mprotect(t->mem + page_size(), t->size - page_size(), PROT_NONE)));
+	tar_melt(t);
+}
+
 u8 *tar_edge(const struct tar *t, size_t before)
 {
 	return t->mem + page_size() - before;

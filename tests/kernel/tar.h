@@ -19,6 +19,8 @@ struct tar tar_new(void);
 void tar_wait(const struct tar *t);
 /* It is memory like any other from now on. */
 void tar_melt(struct tar *t);
+/* Who is stuck there, or comes there, gets EFAULT. */
+void tar_break(struct tar *t);
 /* An address so many bytes before those that are not there. */
 u8 *tar_edge(const struct tar *t, size_t before);
 
