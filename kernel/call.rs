@@ -176,7 +176,8 @@ pub(crate) struct Call {
     reply: UnsafeCell<Reply>,
     /// A request that is to be served by the caller's waiting thread. Under the caller's lock.
     nested: UnsafeCell<Option<CallRef>>,
-    /// Those in the caller's queue that it is to serve when it waits again. Likewise.
+    /// Those in the caller's queue that are part of it, if it is the [outermost](Call::outermost), and that
+    /// threads which wait again are to serve. Likewise.
     nested_queue: UnsafeCell<List<DynItem, 1>>,
     /// Of the buf[] of who waits, for a nested request. Likewise.
     pub(crate) room: Atomic<u32>,
@@ -220,7 +221,7 @@ impl Item<Call> {
     /// It is in the server's queue, as a request. With the server's lock held.
     pub(crate) fn enter_queue(self: &Arc<Self>, server: &mut Inner) {
         server.n_requests += 1;
-        let Some(call) = self.nests_in() else {
+        let Some(call) = Call::outermost(self.parent(), &self.node.owner) else {
             return;
         };
         if let Ok(second) = ListArc::<Self, 1>::try_from_arc(self.clone()) {
@@ -232,7 +233,7 @@ impl Item<Call> {
     /// It is not any more. The caller of this keeps it.
     pub(crate) fn leave_queue(&self, server: &mut Inner) {
         server.n_requests -= 1;
-        if let Some(call) = self.nests_in() {
+        if let Some(call) = Call::outermost(self.parent(), &self.node.owner) {
             // SAFETY: As above, and it is in no other list by these links.
             drop(unsafe { (*call.nested_queue.get()).remove(self) });
         }
@@ -261,7 +262,7 @@ pub(crate) struct NewCall(UniqueArc<Item<Call>>);
 static LAST_CHAIN: Atomic<u64> = Atomic::new(0);
 
 /// So many nested requests are looked at in one section.
-const LOOKS: usize = 32;
+const LOOKS: usize = 128;
 
 impl NewCall {
     /// EDQUOT if the caller's user has too many messages, ENOMEM. Not in line: then the fields go from
@@ -653,33 +654,56 @@ impl Call {
         }
     }
 
-    /// The call that it is made as part of, however indirectly, whose thread serves such: the nearest
-    /// of the server's.
-    fn nests_in(&self) -> Option<&CallRef> {
-        let mut ancestor = self.parent.as_ref();
-        while let Some(a) = ancestor {
-            if a.terms.nests && Arc::ptr_eq(&a.caller, &self.node.owner) {
-                return Some(a);
+    /// Of the calls that a request is part of, from `from` on outwards, the outermost one that `peer` has made
+    /// and whose thread serves such. It does not depend on what has become of them.
+    fn outermost<'a>(from: Option<&'a Call>, peer: &Peer) -> Option<&'a Call> {
+        let mut found = None;
+        let mut call = from;
+        while let Some(c) = call {
+            if c.terms.nests && ptr::eq(&*c.caller, peer) {
+                found = Some(c);
             }
-            ancestor = a.parent.as_ref();
+            call = c.parent();
         }
-        None
+        found
+    }
+
+    fn parent(&self) -> Option<&Call> {
+        self.parent.as_ref().map(|parent| &***parent)
+    }
+
+    /// It is made as part of that call, however indirectly.
+    fn is_part_of(&self, call: &Call) -> bool {
+        let mut ancestor = self.parent();
+        while let Some(a) = ancestor {
+            if ptr::eq(a, call) {
+                return true;
+            }
+            ancestor = a.parent();
+        }
+        false
     }
 
     /// The next request in the queue that the thread which is about to wait serves, if it has room for it.
     pub(crate) fn next_nested(&self, caller: &mut Inner) -> Option<CallRef> {
+        if !self.terms.nests {
+            return None;
+        }
         let room = self.room.load(Relaxed) as usize;
-        // SAFETY: Under the caller's lock.
-        let list = unsafe { &mut *self.nested_queue.get() };
+        let outermost = Self::outermost(Some(self), &self.caller)?;
+        // SAFETY: Under the lock of that call's caller, who is ours.
+        let list = unsafe { &mut *outermost.nested_queue.get() };
         let mut cursor = list.cursor_front();
-        // Some may have no room, or be about to be dropped: then they are received, or were.
+        // Some may be of another thread's call, or have no room here, or be about to be dropped.
         for _ in 0..LOOKS {
             let next = cursor.peek_next()?;
-            let fits = match next.kind() {
-                Kind::Call(c) => c.ready() == Ready::Yes && c.needed() <= room,
+            let is_ours = match next.kind() {
+                Kind::Call(c) => {
+                    c.ready() == Ready::Yes && c.needed() <= room && c.is_part_of(self)
+                }
                 _ => false,
             };
-            if !fits {
+            if !is_ours {
                 cursor.move_next();
                 continue;
             }

@@ -377,6 +377,49 @@ TEST("CALL-5 who waits on with less room than before gets no more than fits into
 	ring_close(&r);
 }
 
+TEST("CALL-5 what is part of a call that is over is found by the thread of the one around it")
+{
+	struct ring r = ring_new();
+	struct call outer, middle, back;
+	struct bus1_cmd_call to_c;
+	struct in in;
+	u64 token, first, at_b, at_c;
+
+	start_as(&outer, &r, A, B, "outer", BUS1_CALL_NESTED, 0);
+	token = GOT_CALL(&r.p[B], r.node[B], "outer");
+	async_back(&r, token, "first", 0);
+	first = given(&outer, &r, A, "first");
+	/* For that another thread of A's calls, and B has C serve a part of it. */
+	start_as(&middle, &r, A, B, "middle", BUS1_CALL_NESTED, first);
+	at_b = GOT_CALL(&r.p[B], r.node[B], "middle");
+	to_c = (struct bus1_cmd_call){ .send = { .dest = r.to[B][C] }, .parent = at_b };
+	OK(call_async_cmd(&r.p[B], &to_c));
+	at_c = GOT_CALL(&r.p[C], r.node[C], "");
+	OK(answer_str(&r.p[B], at_b, "enough"));
+	call_join(&middle);
+	REPLIED(&middle, "enough");
+	/* C does not know, and calls A back. */
+	start_as(&back, &r, C, A, "back", 0, at_c);
+	OK(answer_str(&r.p[A], first, ""));
+	outer.cmd.recv = recv_into(&outer.in, 0, 0);
+	OK(call_make(&outer));
+	EQ(outer.in.m.type, BUS1_MSG_CALL);
+	MEM(outer.in.data, "back", 4);
+	OK(answer_str(&r.p[A], outer.in.m.token, "done"));
+	call_join(&back);
+	REPLIED(&back, "done");
+	OK(answer_str(&r.p[C], at_c, ""));
+	for (int i = 0; i < 2; i++) {
+		OK(recv_now(&r.p[B], &in));
+		EQ(in.m.type, BUS1_MSG_REPLY);
+	}
+	OK(answer_str(&r.p[B], token, "result"));
+	outer.cmd.recv = recv_into(&outer.in, 0, 0);
+	OK(call_make(&outer));
+	REPLIED(&outer, "result");
+	ring_close(&r);
+}
+
 TEST("CALL-5 many calls back, while the first is served, are served in their order, among others")
 {
 	enum { MANY = 100 };

@@ -690,7 +690,8 @@ struct bus1_lease {
  * nested up to BUS1_MAX_DEPTH deep.
  *
  * A command that has an `id` does not send: it waits for the call with that id,
- * which this peer has made, and what it says of the request is not read.
+ * which this peer has made, and what it says of the request, and of how much a reply
+ * may be, is not read. There has to be room in buf[] for what was set aside.
  *
  * With BUS1_CALL_ASYNC the command does not wait: `id` is the call's, all of `recv`
  * but release[] and drop[] must be 0 (n_msgs, too), and the reply is received from
@@ -725,6 +726,8 @@ struct bus1_lease {
  *            high; recv.buf_size is too small for a reply; n_leases too high
  * ENXIO      `parent` is no request that is to be answered; `id` no call of this
  *            peer's that nobody waits for, or asynchronous
+ * ECANCELED  with BUS1_CALL_ASYNC: another thread has cancelled it by its id before
+ *            it was sent
  * ELOOP      calls nested more than BUS1_MAX_DEPTH deep
  */
 struct bus1_cmd_call {
