@@ -67,7 +67,7 @@ fn check(cmd: &bus1_cmd_reply) -> Result {
     } else {
         if send.n_dests as u64 | send.dests | send.errors | send.deadline != 0
             || send.priority != 0
-            || send.flags & (send::NOT_FOR_CALLS | send::WAIT) != 0
+            || send.flags & (send::NOT_FOR_CALLS | send::WAIT | send::NOTIFY) != 0
         {
             return Err(EINVAL);
         }

@@ -203,7 +203,8 @@ fn call_to(peer: &Arc<Peer>, to: Target, cmd: &mut bus1_cmd_call, arg: UserPtr) 
     Ok(())
 }
 
-/// Makes the call; if the receiver has no room waits for that, if the command says so.
+/// Makes the call; if the receiver has no room waits for that, or takes note of who wants to know, if
+/// the command says so.
 fn send_or_wait(
     peer: &Arc<Peer>,
     to: Target,
@@ -225,11 +226,14 @@ fn send_or_wait(
         if let Some(gate) = gate.take() {
             gate.pass_on();
         }
-        match r {
-            Err(EAGAIN) if cmd.send.flags & send::WAIT != 0 => (),
-            r => return r,
+        if !matches!(r, Err(EAGAIN)) || cmd.send.flags & (send::WAIT | send::NOTIFY) == 0 {
+            return r;
         }
         let need = send::need(&cmd.send, payload).and_message();
+        if cmd.send.flags & send::NOTIFY != 0 {
+            send::notify(peer, dest, &need)?;
+            return r;
+        }
         gate = send::wait(peer, dest, &need, cmd.recv.deadline)?;
     }
 }

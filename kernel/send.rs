@@ -32,12 +32,12 @@ use kernel::sync::barrier::smp_mb;
 use kernel::sync::Arc;
 
 pub(crate) const WAIT: u64 = abi::BUS1_SEND_WAIT as u64;
-const NOTIFY: u64 = abi::BUS1_SEND_NOTIFY as u64;
+pub(crate) const NOTIFY: u64 = abi::BUS1_SEND_NOTIFY as u64;
 const PARTIAL: u64 = abi::BUS1_SEND_PARTIAL as u64;
 const ORDERED: u64 = abi::BUS1_SEND_ORDERED as u64;
 
 /// Flags that a request can not have.
-pub(crate) const NOT_FOR_CALLS: u64 = PARTIAL | ORDERED | NOTIFY;
+pub(crate) const NOT_FOR_CALLS: u64 = PARTIAL | ORDERED;
 
 #[inline]
 pub(crate) fn check(cmd: &bus1_cmd_send) -> Result {
@@ -168,7 +168,7 @@ fn send_or_wait(peer: &Arc<Peer>, cmd: &bus1_cmd_send, payload: &Payload) -> Res
 
 /// Enters a handle that found no room; tells at once if there is some by now. Nothing for a node of
 /// one's own: whoever owns it knows when room comes. ENOMEM.
-fn notify(peer: &Arc<Peer>, dest: u64, need: &Amounts) -> Result {
+pub(crate) fn notify(peer: &Arc<Peer>, dest: u64, need: &Amounts) -> Result {
     let handle = {
         let mut inner = peer.inner.lock();
         let Ok(Some(handle)) = inner.handle_to_send(dest) else {

@@ -172,6 +172,8 @@ static int make(b1_watch *call, b1_handle *to, const b1_outgoing *outgoing, size
 	cmd.flags = BUS1_CALL_ASYNC;
 	if (load.out.deadline)
 		cmd.send.flags |= BUS1_SEND_WAIT;
+	else
+		b1__send_notify(&cmd.send, to);
 	b1__load_move(&load, peer);
 	r = b1__load_command(&load, peer, &cmd.send, BUS1_CMD_CALL, &cmd);
 	if (r == -ENXIO && cmd.parent && !o->parent) {

@@ -382,6 +382,8 @@ bool b1__load_any_dead(const struct load *load);
  */
 int b1__send_explain(int r, b1_handle *to, bool sure);
 /* One-shot handles that a message was sent through: the kernel has taken a count. */
+/* A notice is wanted if there is no room, if anyone watches for that. */
+void b1__send_notify(struct bus1_cmd_send *cmd, const b1_handle *to);
 void b1__send_spend(b1_handle *const *to, size_t n, const int *errors);
 
 /*

@@ -214,6 +214,12 @@ static void set_load(struct bus1_cmd_send *cmd, const b1_outgoing *out,
 	cmd->priority = (uint32_t)out->priority;
 }
 
+void b1__send_notify(struct bus1_cmd_send *cmd, const b1_handle *to)
+{
+	if (atomic_load_explicit(&to->n_writable, memory_order_relaxed))
+		cmd->flags |= BUS1_SEND_NOTIFY;
+}
+
 /* If there is no room: wait, or have a notice, if anyone watches for that. */
 static void set_wait(struct bus1_cmd_send *cmd, const b1_outgoing *out, b1_handle *const *to,
 		     size_t n)
@@ -224,8 +230,7 @@ static void set_wait(struct bus1_cmd_send *cmd, const b1_outgoing *out, b1_handl
 		return;
 	}
 	while (n > 0)
-		if (atomic_load_explicit(&to[--n]->n_writable, memory_order_relaxed))
-			cmd->flags |= BUS1_SEND_NOTIFY;
+		b1__send_notify(cmd, to[--n]);
 }
 
 /* One of the handles that go along may be what is not known. */

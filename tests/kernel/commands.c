@@ -392,7 +392,7 @@ const struct command commands[] = {
 		ZERO(call, leases), CALL_ZERO(dests), CALL_ZERO(errors), CALL_ZERO(iovs),
 		CALL_ZERO(n_dests), CALL_ZERO(reserved), CALL_ZERO(deadline),
 		CALL_ZERO(body_offset), CALL_ZERO(body_len),
-		FLAGS(call, send.flags, BUS1_SEND_WAIT | BODIES), RECV_ZERO(call),
+		FLAGS(call, send.flags, WAITING | BODIES), RECV_ZERO(call),
 		FLAGS(call, send.priority, BUS1_MAX_PRIORITY),
 		COUNTED(call, send.n_handles, BUS1_MAX_HANDLES, send.handles),
 		COUNTED(call, send.n_fds, BUS1_MAX_FDS, send.fds),
@@ -402,7 +402,7 @@ const struct command commands[] = {
 	{ "CALL that waits", BUS1_CMD_CALL, good_wait, {
 		FLAGS(call, flags, BUS1_CALL_NESTED), ZERO(call, reserved),
 		CALL_ZERO(dests), CALL_ZERO(errors), CALL_ZERO(handles), CALL_ZERO(fds),
-		CALL_ZERO(deadline), FLAGS(call, send.flags, BUS1_SEND_WAIT),
+		CALL_ZERO(deadline), FLAGS(call, send.flags, WAITING),
 		FLAGS(call, recv.flags, BUS1_RECV_FDS | BUS1_RECV_MEMFD), ZERO(call, recv.buf_used),
 		ZERO(call, recv.index), ZERO(call, recv.reserved),
 		COUNTED(call, n_leases, BUS1_MAX_LEASES, leases),

@@ -365,6 +365,37 @@ TEST("RES-4 the end of the node, of its owner and of the sender ends a wait for 
 	}
 }
 
+TEST("RES-4 CALL-1 a call that finds no room, and wants to know, is told when there is some")
+{
+	for (int waits = 0; waits < 2; waits++) {
+		struct scene s = scene_full();
+		struct bus1_cmd_call cmd = {
+			.send = { .flags = BUS1_SEND_NOTIFY, .dest = s.to_b, .data = PTR(data), .len = LEN },
+			.flags = waits ? 0 : BUS1_CALL_ASYNC };
+		struct in in;
+
+		if (waits)
+			cmd.recv = recv_into(&in, 0, 0);
+		ERR(raw(&s.a, BUS1_CMD_CALL, &cmd), EAGAIN);
+		CHECK(!writable(&s.a));
+		NOTHING(&s.a);
+		CHECK(take(&s.b));
+		GOT_WRITABLE(&s.a, s.to_b);
+		CHECK(writable(&s.a));
+		/* The caller's own pool is not told of: it has none here. */
+		cmd.reply_size = 4096;
+		ERR(raw(&s.a, BUS1_CMD_CALL, &cmd), EMSGSIZE);
+		cmd.reply_size = 0;
+		if (!waits) {
+			OK(raw(&s.a, BUS1_CMD_CALL, &cmd));
+			EQ(peer_info(&s.b).n_queued, MOST);
+		}
+		NOTHING(&s.a);
+		peer_close(&s.a);
+		peer_close(&s.b);
+	}
+}
+
 TEST("RES-4 writable is a peer of which no handle waits, at however many receivers")
 {
 	enum { N = 5 };

@@ -252,7 +252,7 @@ int fake_call(struct fake_peer *peer, struct bus1_cmd_call *cmd)
 
 	if (cmd->id)
 		return wait_call(peer, cmd->id, &cmd->recv);
-	if (cmd->send.flags & (BUS1_SEND_PARTIAL | BUS1_SEND_ORDERED | BUS1_SEND_NOTIFY) ||
+	if (cmd->send.flags & (BUS1_SEND_PARTIAL | BUS1_SEND_ORDERED) ||
 	    cmd->send.n_dests || cmd->send.deadline || cmd->recv.n_msgs != !async)
 		return EINVAL;
 	if (cmd->parent && !parent)

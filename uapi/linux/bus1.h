@@ -655,8 +655,9 @@ struct bus1_lease {
  * reply.
  *
  * `send` is the request, with one destination: dests, n_dests, errors and
- * deadline are 0, and so are BUS1_SEND_PARTIAL, _ORDERED and _NOTIFY. With
- * BUS1_SEND_WAIT it waits for room, too. It arrives as BUS1_MSG_CALL.
+ * deadline are 0, and so are BUS1_SEND_PARTIAL and _ORDERED. With BUS1_SEND_WAIT
+ * it waits for room there, too; with BUS1_SEND_NOTIFY the caller is told of it. It
+ * arrives as BUS1_MSG_CALL.
  *
  * `recv` is where the reply goes: as of BUS1_CMD_RECV, with n_msgs 1, of the flags
  * BUS1_RECV_FDS and _MEMFD alone, and index 0. Slices and handles that it names
