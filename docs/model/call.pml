@@ -37,7 +37,7 @@
  * found by who comes back to the nearest call that it is part of, not by who
  * comes back to an outer one, though it is given to that one if it comes a moment
  * later. So NOT_BEHIND is looked at only if OUTER is set, and fails then, unless
- * the list is that of the outermost call (OUTERMOST).
+ * a call that is forgotten passes its list on to the next outer one (PASSED_ON).
  *
  * Threads 0 and 1 are of peer 0, 2 and 3 of peer 1. A peer is closed when
  * its threads are gone: who is `killed` ends its command as a fatal signal makes it.
@@ -126,8 +126,8 @@
 /* nests_in: whether c, in the queue, is in the list of a call as well: the nearest, which is its parent in all settings. */
 #define HAS_LIST(c)	(PARENT(c) != NONE && SERVES(PARENT(c), c))
 /* Whether who comes back to a finds c in that list. */
-#if defined(DEEP) && defined(OUTERMOST)
-#define FINDS(a, c)	((a) < (c) && SERVES(a, c))	/* those of the list of the outermost that are part of a */
+#if defined(DEEP) && defined(PASSED_ON)
+#define FINDS(a, c)	((a) == ((c) == 3 && !call[2].made -> 0 : PARENT(c)))
 #else
 #define FINDS(a, c)	(PARENT(c) == (a))
 #endif

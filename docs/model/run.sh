@@ -130,7 +130,7 @@ holds "CALL-5 EVD-4 model: a nested call, one thread waits, another receives or 
 holds "CALL-5 EVD-4 model: two calls nested in one" -DNEST_TWICE
 holds "CALL-5 EVD-4 model: a call nested in one nested in one, and a part is interrupted" -DDEEP -DSIGNALS=1
 holds "CALL-5 EVD-4 model: a call nested in one nested in one, and memory is not there" -DDEEP -DFAULTS=1
-holds "CALL-5 EVD-4 model: who waits for the outer call gets it if the outermost has the list" -DDEEP -DSIGNALS=1 -DOUTER -DOUTERMOST
+holds "CALL-5 EVD-4 model: who waits for an outer call gets it, if what is left passes its list on" -DDEEP -DSIGNALS=1 -DOUTER -DPASSED_ON
 holds "CALL-2 EVD-4 model: two calls, two threads that serve, nobody sleeps too long" -DTWO
 
 fails ENDS_ONCE "CALL-2 EVD-4 model, broken: a call is ended without a compare" -DSERVE -DSIGNALS=1 -DBROKEN_NO_CAS
