@@ -6,14 +6,17 @@
  *
  * Each step of the model is one of the kernel's, and has its name; where it is:
  *
- *	call.rs		link, push, nest, decide, finish, deliver, push_reply, fail,
- *			take_token, take_answered, withdraw, unserve, discard,
- *			drop_request, close, and the small ones of Call
- *	request.rs	make, enter, forget, wait, disturbed, leave, take_result,
- *			tell_nested, keep_result, resume, next_nested, cancel
+ *	call.rs		enter_queue, leave_queue, next_nested, come_back, decide, serve,
+ *			take and untake (in look and put_back), leave_server
+ *	calling.rs	link, push, enter, put_back (requeue), nest
+ *	request.rs	make, cancel
+ *	waiting.rs	wait, disturbed, leave, serve_nested, tell_nested, take_result,
+ *			keep_result, resume
  *	reply.rs	Answer (answer_small), drop_token, answer (answer_large)
- *	recv.rs		receive, Taken::new (look), tell_request, finish_dropped,
- *			put_back
+ *	ending.rs	forget, finish, deliver, push_reply, fail, take_token,
+ *			take_answered, withdraw, unserve, discard, drop_request, close
+ *	recv.rs		receive, Taken (look), tell_request
+ *	hand.rs		finish_dropped, put_back
  *	park.rs		push, pop, give, remove; peer.rs: close, wake
  *	handoff.c	bus1_sleep
  *
@@ -28,10 +31,13 @@
  * presence; priorities, of threads and in queues; leases; the order in a queue,
  * which is order.pml's: what is taken next is what has the lowest number; pollers;
  * several things received by one command; growth of the table. A token and an id are never used
- * again, so that each call has one of either. That a thread which waits for
- * a nested request is not told of one that another thread could not
- * be told of, and that stands in the queue again, is so in the kernel, and
- * is not looked at.
+ * again, so that each call has one of either.
+ *
+ * A nested request that comes while all threads which could serve it are away is
+ * found by who comes back to the nearest call that it is part of, not by who
+ * comes back to an outer one, though it is given to that one if it comes a moment
+ * later. So NOT_BEHIND is looked at only if OUTER is set, and fails then, unless
+ * a call that is forgotten passes its list on to the next outer one (PASSED_ON).
  *
  * Threads 0 and 1 are of peer 0, 2 and 3 of peer 1. A peer is closed when
  * its threads are gone: who is `killed` ends its command as a fatal signal makes it.
@@ -56,11 +62,18 @@
 #define DESTROYS
 #define KILLS
 #define CALLERS		START(Caller(0, 0), 0)
-#elif defined(NEST)	/* the server calls back, as part of the call; MEDDLES: two wait for that in turn */
+#elif defined(NEST)	/* the server calls back, as part of the call; MEDDLES: two wait for that in turn; DISCARDS: one drops requests */
 #define N		2
+#ifdef DISCARDS
+#define DROPS(p)	((p) == 0)
+#endif
 #define CALLERS		START(Caller(0, 0), 0); START(Second(1, 0), 0)
 #elif defined(NEST_TWICE)	/* and so do two threads of it */
 #define N		3
+#define SERVERS		START(Server(2), 1); START(Server(3), 1)
+#define CALLERS		START(Caller(0, 0), 0)
+#elif defined(DEEP)	/* it calls back; in that is called again, and calls back; the thread that waits serves all of it */
+#define N		4
 #define SERVERS		START(Server(2), 1); START(Server(3), 1)
 #define CALLERS		START(Caller(0, 0), 0)
 #elif defined(TWO)	/* two calls, two that serve */
@@ -96,12 +109,34 @@
 #define PARENT(c)	((c) == 0 -> NONE : 0)
 #define CALLER(c)	((c) == 0 -> 0 : 1)
 #define MAKES		(me - 1)		/* the call that a thread of the server makes */
+#elif defined(DEEP)
+#define NESTS(c)	((c) % 2 == 0)
+#define PARENT(c)	((c) == 0 -> NONE : (c) - 1)
+#define CALLER(c)	((c) % 2)
+#define MAKES		(2 * me - 3)
 #else
 #define NESTS(c)	false
 #define PARENT(c)	NONE
 #define CALLER(c)	0
 #endif
 #define SERVER(c)	(1 - CALLER(c))
+
+/* Whether a thread that waits for call a, which is not the server's of c, may serve c: see nest. */
+#define SERVES(a, c)	(NESTS(a) && CALLER(a) == SERVER(c))
+/* nests_in: whether c, in the queue, is in the list of a call as well: the nearest, which is its parent in all settings. */
+#define HAS_LIST(c)	(PARENT(c) != NONE && SERVES(PARENT(c), c))
+/* Whether who comes back to a finds c in that list. */
+#if defined(DEEP) && defined(PASSED_ON)
+#define FINDS(a, c)	((a) == ((c) == 3 && !call[2].made -> 0 : PARENT(c)))
+#else
+#define FINDS(a, c)	(PARENT(c) == (a))
+#endif
+
+#ifdef DEEP
+#define INTERRUPTED(me)	((me) == 0)
+#else
+#define INTERRUPTED(me)	true
+#endif
 
 #ifdef RESTARTS
 #define HAS_RESTART	true
@@ -126,6 +161,12 @@
 #define REACHED		came_back && call[0].told == 1
 #elif defined(REACH_SERVED_AGAIN)
 #define REACHED		unserved && call[0].told == 1
+#elif defined(REACH_NESTED_AGAIN)
+#define REACHED		renested && nested_told == 1 && call[0].told == 1 && call[1].told == 1
+#elif defined(REACH_PASSED_OVER)
+#define REACHED		passed_over && nested_told == 1 && call[0].told == 1
+#elif defined(REACH_DEEP)
+#define REACHED		nested_told == 2 && call[0].told == 1 && call[1].told == 1 && call[2].told == 1 && call[3].told == 1
 #else
 #define REACHED		false
 #endif
@@ -190,6 +231,7 @@ typedef Call {
 	bool id;		/* it has one */
 	byte task = NONE;	/* who is to be woken by who ends WAITING */
 	byte nested = NONE;	/* under the caller's */
+	bool listed;		/* in a nested_queue, under the server's */
 	byte refs;
 	bool payload;		/* of the request */
 	byte charge;		/* at the server */
@@ -224,7 +266,7 @@ byte signals = SIGNALS;
 /* For the claims only. */
 byte waits_for[4] = NONE;
 byte nested_told;
-bool came_back, unserved;
+bool came_back, unserved, renested, passed_over;
 
 /* The claims. Variables, so that spin names the one that does not hold. */
 hidden byte ENDS_ONCE;		/* one of reply, error, leaving */
@@ -243,14 +285,16 @@ hidden byte NOTICED;		/* and always then */
 hidden byte CHARGED_ONCE;	/* and discharged once */
 hidden byte ONE_LIST;		/* who links it finds it in no list */
 hidden byte SLOTS;		/* n_requests are in the queue, or taken off to be dropped */
+hidden byte LISTED;		/* of those, the nested ones in the queue are in a list, which has no others */
 hidden byte OWN_TABLE;		/* an id is looked for where it was given */
 hidden byte THERE;		/* what is used was not dropped */
 hidden byte WAKER;		/* who ends WAITING finds who waits */
 hidden byte AWAKE;		/* nobody sleeps over a result, or over something to receive */
+hidden byte NOT_BEHIND;		/* nor who waits for a call over what is part of another that is part of it */
 hidden byte ENDED;		/* all threads end, if they are made to, and all closes */
 hidden byte NOTHING_LEFT;	/* then nothing is: reference, charge, link, entry */
 hidden byte REACHED_NOT;	/* what a run asks for does not happen: to see that it can */
-hidden byte x, y;
+hidden byte x, y, z;
 
 #define IS_AT(c, p)	(call[c].links == AT_SERVER && SERVER(c) == (p) || call[c].links == AT_CALLER && CALLER(c) == (p))
 
@@ -270,10 +314,12 @@ inline put(c)
 	THERE = call[c].refs > 0;
 	assert(THERE);
 	call[c].refs--;
-	if
-	:: call[c].refs == 0 && PARENT(c) != NONE -> call[PARENT(c)].refs--
-	:: else
-	fi
+	z = c;
+	do
+	:: call[z].refs == 0 && PARENT(z) != NONE -> z = PARENT(z); call[z].refs--
+	:: else -> break
+	od;
+	z = NONE	/* a section may end here, but not with a loop */
 }
 
 inline uses(c)
@@ -315,6 +361,9 @@ inline slots(p)
 		:: SERVER(x) == p && call[x].place == QUEUED -> y++
 		:: else
 		fi;
+		LISTED = (call[x].listed -> HAS_LIST(x) && call[x].place == QUEUED
+			: !(HAS_LIST(x) && call[x].place == QUEUED && call[x].links == AT_SERVER));
+		assert(LISTED);
 		x++
 	:: else -> break
 	od;
@@ -379,8 +428,8 @@ inline sleep(changed)
 		:: else
 		fi
 #endif
-	:: d_step { asleep[me] && signals > 0 -> signals--; asleep[me] = false; slept = SIGNAL }; break
-	:: d_step { asleep[me] && signals > 0 && HAS_RESTART -> signals--; asleep[me] = false; slept = RESTARTABLE }; break
+	:: d_step { asleep[me] && signals > 0 && INTERRUPTED(me) -> signals--; asleep[me] = false; slept = SIGNAL }; break
+	:: d_step { asleep[me] && signals > 0 && HAS_RESTART && INTERRUPTED(me) -> signals--; asleep[me] = false; slept = RESTARTABLE }; break
 	:: d_step { asleep[me] && killed[MY] -> asleep[me] = false; slept = SIGNAL }; break
 	od;
 	skip	/* nothing jumps into a section */
@@ -405,6 +454,22 @@ inline serve(c)
 	call[c].served = true;
 	call[c].place = SERVED;
 	get(c)
+}
+
+inline enter_queue(c)
+{
+	call[c].place = QUEUED;
+	call[c].links = AT_SERVER;
+	n_requests[SERVER(c)]++;
+	ONE_LIST = !call[c].listed;
+	assert(ONE_LIST);
+	call[c].listed = HAS_LIST(c)
+}
+
+inline leave_queue(c)
+{
+	n_requests[SERVER(c)]--;
+	call[c].listed = false
 }
 
 /* What was linked without a ListArc at hand: of a reference. */
@@ -460,6 +525,40 @@ inline take_task(c, who)
 	assert(WAKER);
 	who = call[c].task;
 	call[c].task = NONE
+}
+
+/* nest: the thread that serves c, or NONE; the reference is given to that. */
+inline nest(c, who)
+{
+	who = NONE;
+	z = PARENT(c);
+	do
+	:: z != NONE && !(SERVES(z, c) && call[z].outcome == WAITING) -> z = PARENT(z)
+	:: else -> break
+	od;
+	if
+	:: z != NONE ->
+		call[z].outcome = AWAY;
+		ONE_LIST = call[z].nested == NONE;
+		assert(ONE_LIST);
+		call[z].nested = c;
+		take_task(z, who)
+	:: else
+	fi
+}
+
+/* calling::put_back, of what is in no list. The reference goes on with it. Who is to be woken is `woken`. */
+inline requeue(c)
+{
+#ifdef BROKEN_REQUEUES_ONLY
+	woken = NONE;
+#else
+	nest(c, woken);
+#endif
+	if
+	:: woken != NONE -> renested = true; serve(c)
+	:: else -> enter_queue(c)
+	fi
 }
 
 /* By itself, without a lock. Who is to be woken is `next`. */
@@ -536,7 +635,7 @@ inline fail(c)
 inline drop_request(c)
 {
 	d_step {
-		n_requests[SERVER(c)]--;
+		leave_queue(c);
 		leave_server(c);
 		slots(SERVER(c))
 	};
@@ -561,7 +660,7 @@ inline withdraw(c)
 		:: PLACE == QUEUED ->
 			if
 			:: call[c].links == AT_SERVER && !closed[SERVER(c)] ->
-				n_requests[SERVER(c)]--;
+				leave_queue(c);
 				leave_server(c);
 				drop_entry(c)
 			:: else
@@ -611,7 +710,7 @@ inline forget(c)
 	}
 }
 
-/* request::leave, after the step to LEFT. */
+/* waiting::leave, after the step to LEFT. */
 inline leave(c)
 {
 	if
@@ -658,9 +757,8 @@ inline unserve(c)
 				what = GARBAGE
 #endif
 			:: else ->
-				relink(c, AT_SERVER);
-				call[c].place = QUEUED;
-				n_requests[SERVER(c)]++;
+				relink(c, IN_HAND);
+				requeue(c);
 				unserved = true;
 				what = REQUEST
 			fi;
@@ -670,7 +768,8 @@ inline unserve(c)
 	};
 	if
 	:: what == GARBAGE -> fail(c)
-	:: what == REQUEST -> wake_one(SERVER(c))
+	:: what == REQUEST && woken != NONE -> wake(woken)
+	:: what == REQUEST && woken == NONE -> wake_one(SERVER(c))
 	:: else
 	fi;
 	what = NOTHING
@@ -802,6 +901,7 @@ inline look()
 			call[got].links = IN_HAND;
 			if
 			:: call[got].place == QUEUED -> has_right(got)
+			:: call[got].place == NOTICE -> call[got].place = TOLD
 #ifndef BROKEN_DROPS_UNTAKEN
 			:: call[got].place == REPLY -> call[got].taken = true
 #endif
@@ -809,7 +909,7 @@ inline look()
 			fi
 		:: !drops && call[got].place == QUEUED && !dead ->
 			what = REQUEST;
-			n_requests[MY]--;
+			leave_queue(got);
 			serve(got)
 		:: else ->
 			what = OTHER;
@@ -821,7 +921,7 @@ inline look()
 			fi
 		fi;
 		if
-		:: call[got].links == IN_HAND && (call[got].place == NOTICE || call[got].place == TOLD || call[got].place == OVER) ->
+		:: call[got].links == IN_HAND && (call[got].place == TOLD || call[got].place == OVER) ->
 			NOTICE_DUE = call[got].outcome == LEFT && call[got].served;
 			assert(NOTICE_DUE)
 		:: else
@@ -864,7 +964,7 @@ inline tell_request(c)
 	fi
 }
 
-/* put_back: from the hand to the front of the queue. */
+/* hand::put_back: from the hand to the front of the queue, or to who serves it. */
 inline put_back(c)
 {
 	d_step {
@@ -884,23 +984,26 @@ inline put_back(c)
 #endif
 		:: call[c].place == QUEUED ->
 #ifdef BROKEN_PUTS_BACK_LEFT
-			call[c].links = AT_SERVER;
-			call[c].right--
+			if
+			:: false
 #else
 			if
 			:: call[c].outcome == LEFT -> what = GARBAGE
-			:: else -> call[c].links = AT_SERVER; call[c].right--
-			fi
 #endif
-		:: call[c].place == NOTICE -> call[c].links = AT_SERVER
+			:: else ->
+				call[c].right--;
+				leave_queue(c);
+				requeue(c)
+			fi
 		:: else -> drop_entry(c)
-		fi
+		fi;
+		slots(MY)
 	};
 	if
 	:: what == GARBAGE ->
 		d_step { call[c].links = NOWHERE };
 		drop_request(c)
-	:: else
+	:: else -> wake(woken)
 	fi;
 	what = NOTHING;
 	wake_one(MY)
@@ -914,12 +1017,10 @@ inline finish_dropped(c)
 	:: seen == QUEUED ->
 		d_step { call[c].links = NOWHERE };
 		drop_request(c)
-	:: seen == NOTICE ->
-		d_step { tell_notice(c); call[c].place = TOLD; drop_entry(c) }
 #ifdef BROKEN_FORGETS_ANY
 	:: else ->
 #else
-	:: seen == OVER -> d_step { tell_notice(c); drop_entry(c) }
+	:: seen == TOLD || seen == OVER -> d_step { tell_notice(c); drop_entry(c) }
 	:: seen == REPLY ->
 #endif
 		d_step { OWN_TABLE = MY == CALLER(c); assert(OWN_TABLE); tell_result(c) };
@@ -1038,16 +1139,13 @@ inline link(c)
 		if
 		:: closed[SERVER(c)] || dead -> ok = false; drop_entry(c)
 #ifndef BROKEN_LINKS_LEFT
-		:: !closed[SERVER(c)] && !dead && call[c].outcome == LEFT -> ok = false; drop_entry(c)
+		:: !closed[SERVER(c)] && !dead && IS_ASYNC && call[c].outcome == LEFT -> ok = false; drop_entry(c)
 #endif
 		:: else ->
 			call[c].charge = 1;
+			nest(c, next);
 			if
-			:: PARENT(c) != NONE && call[0].outcome == WAITING ->
-				call[0].outcome = AWAY;
-				call[0].nested = c;
-				take_task(0, next);
-				serve(c)
+			:: next != NONE -> serve(c)
 			:: else ->
 				next = top[SERVER(c)];
 				if
@@ -1061,9 +1159,7 @@ inline link(c)
 					call[c].refs--
 #endif
 				:: else ->
-					call[c].place = QUEUED;
-					call[c].links = AT_SERVER;
-					n_requests[SERVER(c)]++;
+					enter_queue(c);
 					pop(SERVER(c), next)
 				fi
 			fi;
@@ -1222,12 +1318,22 @@ inline resume(c)
 			y = 0;
 			do
 #ifndef BROKEN_NEVER_LOOKS_BACK
-			:: y < N && PARENT(y) == c && call[y].links == AT_SERVER && call[y].place == QUEUED ->
-				nested = y;
-				n_requests[MY]--;
-				serve(y);
-				break
-			:: y < N && !(PARENT(y) == c && call[y].links == AT_SERVER && call[y].place == QUEUED) -> y++
+			/* next_nested */
+			:: y < N && call[y].listed && FINDS(c, y) ->
+				call[y].listed = false;
+				if
+#ifdef BROKEN_TAKES_LISTED
+				:: true ->
+#else
+				:: call[y].links == AT_SERVER ->
+#endif
+					nested = y;
+					n_requests[MY]--;
+					serve(y);
+					break
+				:: else -> passed_over = true	/* another thread is to drop it */
+				fi
+			:: y < N && !(call[y].listed && FINDS(c, y)) -> y++
 #endif
 			:: else ->
 				call[c].task = me;
@@ -1304,6 +1410,10 @@ inline cancel(c)
 	:: !killed[MY] && call[c].served && SERVER(c) == MY -> drop_token(c); reach()
 
 /* BUS1_CMD_REPLY with an id, or without. */
+#ifdef DEEP
+#define ANSWER_AND_RESUME(c) \
+	:: r == AGAIN && !killed[MY] && next == NONE && call[c].served && SERVER(c) == MY -> answer_large(c); wake(next)
+#else
 #define ANSWER_AND_RESUME(c) \
 	:: r == AGAIN && !killed[MY] && next == NONE && call[c].served && SERVER(c) == MY -> \
 		answer_large(c); \
@@ -1312,6 +1422,7 @@ inline cancel(c)
 		:: true \
 		fi \
 	:: r == AGAIN && !killed[MY] && next == NONE && call[c].served && SERVER(c) == MY -> drop_token(c)
+#endif
 
 proctype Caller(byte me; byte c)
 {
@@ -1324,15 +1435,22 @@ proctype Caller(byte me; byte c)
 #if N > 1
 	ANSWER_AND_RESUME(1)
 #endif
-#if N > 2
+#ifdef NEST_TWICE
 	ANSWER_AND_RESUME(2)
 #endif
-#if !defined(NEST) && !defined(NEST_TWICE)
+#ifdef DEEP
+	ANSWER_AND_RESUME(3)
+	/* find_parent; the call that is part of what is served, and what happens while it is waited for. */
+	:: d_step { r == AGAIN && !killed[MY] && next == NONE && c == 0 && call[1].served && !call[2].begun -> get(1); c = 2 };
+		make(c)
+	:: d_step { c == 2 && next == NONE && (r == FINISHED || r == AGAIN && call[2].outcome != WAITING) -> c = 0; r = AGAIN }
+#endif
+#if !defined(NEST) && !defined(NEST_TWICE) && !defined(DEEP)
 	:: r == AGAIN -> r = FINISHED
 #else
 	:: r == AGAIN && killed[MY] -> wake(next); r = FINISHED
 #endif
-	:: r == FINISHED -> break
+	:: r == FINISHED && (c == 0 || !NESTS(c)) -> break
 	od;
 #ifdef ASYNCHRONOUS
 	run Second(me, c)
@@ -1348,6 +1466,9 @@ proctype Second(byte me; byte c)
 
 	do
 	:: killed[MY] -> break
+#ifdef DISCARDS
+	:: !killed[MY] -> break		/* then the thread that waits has to do all */
+#endif
 	:: !killed[MY] -> receive()
 	:: d_step { !killed[MY] && DROPS(MY) -> drops = true }; receive()
 #if N == 1
@@ -1373,14 +1494,18 @@ proctype Server(byte me)
 	:: killed[MY] -> break
 	:: !killed[MY] -> receive()
 	:: d_step { !killed[MY] && DROPS(MY) -> drops = true }; receive()
+#ifdef DEEP
+	:: d_step { !killed[MY] && call[PARENT(MAKES)].served -> token = PARENT(MAKES) }; receive()
+#else
 	ANSWER(0)
 	ANSWER_LARGE(0)
+#endif
 #ifdef TWO
 	ANSWER(1)
 #endif
 #ifdef MAKES
 	/* find_parent, and a call that is part of that one. */
-	:: d_step { !killed[MY] && call[0].served && !call[MAKES].begun -> get(0) };
+	:: d_step { !killed[MY] && call[PARENT(MAKES)].served && !call[MAKES].begun -> get(PARENT(MAKES)) };
 		make(MAKES);
 		wait(MAKES)
 #endif
@@ -1528,10 +1653,24 @@ init {
 		:: x < N ->
 			AWAKE = (!(call[x].links == AT_SERVER && top[SERVER(x)] != NONE)
 				&& !(call[x].links == AT_CALLER && top[CALLER(x)] != NONE)
-				&& !(PARENT(x) != NONE && call[x].links == AT_SERVER && call[x].place == QUEUED
-					&& call[0].outcome == WAITING && !unserved)
 				&& call[x].nested == NONE);
 			assert(AWAKE);
+			z = PARENT(x);
+			do
+			:: z != NONE ->
+				NOT_BEHIND = !(call[x].links == AT_SERVER && call[x].place == QUEUED && SERVES(z, x)
+					&& call[z].outcome == WAITING);
+				if
+				:: z == PARENT(x) -> AWAKE = NOT_BEHIND; assert(AWAKE)
+#ifdef OUTER
+				:: else -> assert(NOT_BEHIND)
+#else
+				:: else
+#endif
+				fi;
+				z = PARENT(z)
+			:: else -> break
+			od;
 			NOT_LOST = (call[x].outcome != DONE || call[x].told == 1 || call[x].cancelled || closed[CALLER(x)]
 				|| call[x].links == AT_CALLER || call[x].made && !IS_ASYNC && !call[x].taken);
 			assert(NOT_LOST);
@@ -1553,7 +1692,7 @@ init {
 		x = 0;
 		do
 		:: x < N ->
-			NOTHING_LEFT = (call[x].refs == 0 && call[x].charge == 0 && call[x].links == NOWHERE
+			NOTHING_LEFT = (call[x].refs == 0 && call[x].charge == 0 && call[x].links == NOWHERE && !call[x].listed
 				&& !call[x].made && !call[x].served && call[x].nested == NONE && call[x].task == NONE
 				&& n_requests[SERVER(x)] == 0 && call[x].right == 0);
 			assert(NOTHING_LEFT);

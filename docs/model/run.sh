@@ -126,7 +126,11 @@ holds "CALL-2 CALL-4 EVD-4 model: nobody waits for a call, and it is received, d
 holds "CALL-2 EVD-4 model: either peer is closed at any time, the node destroyed" -DCLOSES -DFAULTS=1 -DSIGNALS=1
 holds "CALL-5 EVD-4 model: a nested call, and memory is not there" -DNEST -DFAULTS=1
 holds "CALL-5 EVD-4 model: a nested call, and its parts are interrupted" -DNEST -DSIGNALS=1 -DRESTARTS
+holds "CALL-5 EVD-4 model: a nested call, one thread waits, another receives or drops it, and cannot be told" -DNEST -DDISCARDS -DSIGNALS=1 -DRESTARTS -DFAULTS=1
 holds "CALL-5 EVD-4 model: two calls nested in one" -DNEST_TWICE
+holds "CALL-5 EVD-4 model: a call nested in one nested in one, and a part is interrupted" -DDEEP -DSIGNALS=1
+holds "CALL-5 EVD-4 model: a call nested in one nested in one, and memory is not there" -DDEEP -DFAULTS=1
+holds "CALL-5 EVD-4 model: who waits for an outer call gets it, if what is left passes its list on" -DDEEP -DSIGNALS=1 -DOUTER -DPASSED_ON
 holds "CALL-2 EVD-4 model: two calls, two threads that serve, nobody sleeps too long" -DTWO
 
 fails ENDS_ONCE "CALL-2 EVD-4 model, broken: a call is ended without a compare" -DSERVE -DSIGNALS=1 -DBROKEN_NO_CAS
@@ -151,6 +155,8 @@ fails NEVER_SEEN "CALL-4 EVD-4 model, broken: what was to be dropped goes back t
 fails NOT_CANCELLED "CALL-4 EVD-4 model, broken: a reply that is about to be dropped is not taken" -DASYNC -DFAULTS=1 -DBROKEN_DROPS_UNTAKEN
 fails NOT_LOST "CALL-2 EVD-4 model, broken: a reply that could not be dropped does not go back" -DASYNC -DFAULTS=1 -DBROKEN_UNTAKES_DROPPED
 fails WHOLE "CALL-5 EVD-4 model, broken: a nested request is done with before its thread was told all" -DNEST -DFAULTS=1 -DBROKEN_TOLD_BEFORE_ID
+fails AWAKE "CALL-5 EVD-4 model, broken: who waits for a nested request gets none that another could not be told of" -DNEST -DDISCARDS -DSIGNALS=1 -DRESTARTS -DFAULTS=1 -DBROKEN_REQUEUES_ONLY
+fails SLOTS "CALL-5 EVD-4 model, broken: who comes back takes a nested request that another is to drop" -DNEST -DDISCARDS -DSIGNALS=1 -DRESTARTS -DBROKEN_TAKES_LISTED
 fails RESULT_ONCE "CALL-5 EVD-4 model, broken: a result in the queue can be had by its id, too" -DNEST -DMEDDLES -DFAULTS=2 -DBROKEN_KEEPS_ID
 fails OWN_TABLE "CALL-2 EVD-4 model, broken: a notice is taken for a reply when its token has gone" -DSERVE -DSIGNALS=1 -DBROKEN_FORGETS_ANY
 
@@ -161,4 +167,9 @@ reached "a reply comes too late for a notice" -DSERVE -DSIGNALS=1 -DREACH_LATE
 reached "a request is served again after its receiver could not be told" -DSERVE -DFAULTS=1 -DREACH_SERVED_AGAIN
 reached "who was interrupted comes back and has the reply" -DRESTART -DSIGNALS=1 -DREACH_CAME_BACK
 reached "two nested requests are served by the thread that waits" -DNEST_TWICE -DREACH_NESTED_TWICE
+reached "who waits gets a nested request that another could not be told of" -DNEST -DDISCARDS -DSIGNALS=1 -DRESTARTS -DFAULTS=1 -DREACH_NESTED_AGAIN
+reached "who comes back passes over a nested request that another is to drop" -DNEST -DDISCARDS -DSIGNALS=1 -DRESTARTS -DFAULTS=1 -DREACH_PASSED_OVER
+reached "one thread serves a request nested in one nested in its call" -DDEEP -DREACH_DEEP
+fails NOT_BEHIND "EVD-4 model, reached: a nested request stands in the queue, and a thread waits for an outer call" \
+	-DDEEP -DSIGNALS=1 -DOUTER
 exit $failed
