@@ -33,11 +33,8 @@
  * several things received by one command; growth of the table. A token and an id are never used
  * again, so that each call has one of either.
  *
- * A nested request that comes while all threads which could serve it are away is
- * found by who comes back to the nearest call that it is part of, not by who
- * comes back to an outer one, though it is given to that one if it comes a moment
- * later. So NOT_BEHIND is looked at only if OUTER is set, and fails then, unless
- * a call that is forgotten passes its list on to the next outer one (PASSED_ON).
+ * There is one list of nested requests for a call and all that is part of it, at
+ * the outermost: it is modelled by a mark, and by who finds what has that.
  *
  * Threads 0 and 1 are of peer 0, 2 and 3 of peer 1. A peer is closed when
  * its threads are gone: who is `killed` ends its command as a fatal signal makes it.
@@ -108,28 +105,31 @@
 #define NESTS(c)	((c) == 0)		/* its thread serves what is part of it */
 #define PARENT(c)	((c) == 0 -> NONE : 0)
 #define CALLER(c)	((c) == 0 -> 0 : 1)
+#define ANCESTOR(a, c)	((a) == 0 && (c) != 0)
 #define MAKES		(me - 1)		/* the call that a thread of the server makes */
 #elif defined(DEEP)
 #define NESTS(c)	((c) % 2 == 0)
 #define PARENT(c)	((c) == 0 -> NONE : (c) - 1)
 #define CALLER(c)	((c) % 2)
+#define ANCESTOR(a, c)	((a) < (c))
 #define MAKES		(2 * me - 3)
 #else
 #define NESTS(c)	false
 #define PARENT(c)	NONE
 #define CALLER(c)	0
+#define ANCESTOR(a, c)	false
 #endif
 #define SERVER(c)	(1 - CALLER(c))
 
 /* Whether a thread that waits for call a, which is not the server's of c, may serve c: see nest. */
 #define SERVES(a, c)	(NESTS(a) && CALLER(a) == SERVER(c))
-/* nests_in: whether c, in the queue, is in the list of a call as well: the nearest, which is its parent in all settings. */
+/* outermost: whether c, in the queue, is in the list of a call as well. Its parent serves, or no other, in all settings. */
 #define HAS_LIST(c)	(PARENT(c) != NONE && SERVES(PARENT(c), c))
-/* Whether who comes back to a finds c in that list. */
-#if defined(DEEP) && defined(PASSED_ON)
-#define FINDS(a, c)	((a) == ((c) == 3 && !call[2].made -> 0 : PARENT(c)))
-#else
+/* is_part_of: whether who comes back to a finds c in that list. */
+#ifdef BROKEN_NEAREST_ALONE
 #define FINDS(a, c)	(PARENT(c) == (a))
+#else
+#define FINDS(a, c)	(SERVES(a, c) && ANCESTOR(a, c))
 #endif
 
 #ifdef DEEP
@@ -1662,11 +1662,7 @@ init {
 					&& call[z].outcome == WAITING);
 				if
 				:: z == PARENT(x) -> AWAKE = NOT_BEHIND; assert(AWAKE)
-#ifdef OUTER
 				:: else -> assert(NOT_BEHIND)
-#else
-				:: else
-#endif
 				fi;
 				z = PARENT(z)
 			:: else -> break

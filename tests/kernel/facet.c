@@ -374,7 +374,8 @@ TEST("OBJ-8 the end of the owner is that of its facets")
 	u64 f = facet_new(&t.a, t.n, 1), h = grant(&t.a, f, &t.b), hn = grant(&t.a, t.n, &t.b);
 
 	peer_close(&t.a);
-	GOT_NOTICES(&t.b, { BUS1_MSG_NODE_DEAD, h }, { BUS1_MSG_NODE_DEAD, hn });
+	GOT_NOTICES(&t.b, { BUS1_MSG_NODE_DEAD, h }, { BUS1_MSG_NODE_DEAD, hn },
+		    { BUS1_MSG_NODE_UNUSED, t.nb });
 	NOTHING(&t.b);
 	ERR(send_str(&t.b, h, "x"), EHOSTUNREACH);
 }
