@@ -66,7 +66,7 @@ static void cancel_next(struct race *r)
 	r->result = call_cancel(&r->a, d.id);
 }
 
-TEST("CALL-4 a call is cancelled by its id before its request is sent")
+TEST("CALL-4 a call is cancelled by its id while its request is sent")
 {
 	u64 id[2], uses;
 

@@ -12,22 +12,41 @@
 
 enum { PAGES = 8 };
 
-struct tar tar_new(void)
+static struct tar tar_make(u64 mode, size_t there)
 {
 	struct tar t = { .size = PAGES * page_size() };
 	struct uffdio_api api = { .api = UFFD_API };
-	struct uffdio_register reg = { .mode = UFFDIO_REGISTER_MODE_MISSING };
+	struct uffdio_register reg = { .mode = mode };
 
 	t.fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 	if (t.fd < 0)
 		SKIP("userfaultfd: %s", strerrorname_np(errno));
+	if (mode == UFFDIO_REGISTER_MODE_WP)
+		api.features = UFFD_FEATURE_PAGEFAULT_FLAG_WP;
 	OK(SYS(ioctl(t.fd, UFFDIO_API, &api)));
 	t.mem = mmap(NULL, t.size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	CHECK(t.mem != MAP_FAILED);
-	memset(t.mem, 0xaa, page_size());
+	memset(t.mem, 0xaa, there);
 	reg.range.start = PTR(t.mem) + page_size();
 	reg.range.len = t.size - page_size();
 	OK(SYS(ioctl(t.fd, UFFDIO_REGISTER, &reg)));
+	return t;
+}
+
+struct tar tar_new(void)
+{
+	return tar_make(UFFDIO_REGISTER_MODE_MISSING, page_size());
+}
+
+struct tar tar_new_with(const void *data, size_t len)
+{
+	struct tar t = tar_make(UFFDIO_REGISTER_MODE_WP, PAGES * page_size());
+	struct uffdio_writeprotect wp = { .mode = UFFDIO_WRITEPROTECT_MODE_WP };
+
+	memcpy(t.mem + page_size(), data, len);
+	wp.range.start = PTR(t.mem) + page_size();
+	wp.range.len = t.size - page_size();
+	OK(SYS(ioctl(t.fd, UFFDIO_WRITEPROTECT, &wp)));
 	return t;
 }
 

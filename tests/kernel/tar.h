@@ -15,6 +15,8 @@ struct tar {
 };
 
 struct tar tar_new(void);
+/* The others are there to be read, the second with these bytes; who writes gets stuck. */
+struct tar tar_new_with(const void *data, size_t len);
 /* Until somebody has run into it. */
 void tar_wait(const struct tar *t);
 /* It is memory like any other from now on. */

@@ -178,6 +178,37 @@ TEST("CALL-2 a result that came while a call back could not be told is had once"
 	back_end(&s);
 }
 
+TEST("CALL-4 a call that is cancelled by its id before its request is sent is not sent")
+{
+	struct pair w = pair_new();
+	struct bus1_cmd_call cmd = {
+		.send = { .dest = w.to_b, .data = PTR("x"), .len = 1 }, .flags = BUS1_CALL_ASYNC };
+	u64 id[2], uses;
+	struct call c = { .p = &w.a };
+	struct tar t;
+
+	/* Ids follow one another in the same slot of the table, mixed with a number of the peer's. */
+	for (int i = 0; i < 2; i++) {
+		id[i] = call_async(&w.a, w.to_b, "x", 1);
+		OK(call_cancel(&w.a, id[i]));
+	}
+	uses = (id[0] ^ id[1]) >> 32 == 1 ? 0 : 1;
+	/* It stalls as its id is told, which others could know by then. */
+	t = tar_new_with(&cmd, sizeof(cmd));
+	c.cmd.send.data = PTR(tar_edge(&t, 0));
+	test_start(&c.thread, call_in_place, &c);
+	tar_wait(&t);
+	OK(call_cancel(&w.a, id[0] ^ (uses ^ (uses + 2)) << 32));
+	NOTHING(&w.b);
+	tar_melt(&t);
+	ERR(call_join(&c), ECANCELED);
+	NOTHING(&w.b);
+	NOTHING(&w.a);
+	EQ(peer_info(&w.b).n_calls, 0);
+	pair_idle(&w);
+	pair_close(&w);
+}
+
 TEST("CALL-4 a request is cancelled while a thread is about to drop it")
 {
 	for (int breaks = 0; breaks < 2; breaks++) {
