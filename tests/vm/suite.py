@@ -10,6 +10,7 @@ import signal
 import sys
 
 import logcheck
+import steps
 from steps import say
 
 RESULT = re.compile(r"^(ok|not ok|skip) (.+)$")
@@ -25,18 +26,27 @@ class Tally:
         self.passed, self.skipped, self.failures = 0, 0, []
         self.skips = []
 
-    def ok(self, _name):
+    def ok(self, name):
         self.passed += 1
+        self.record("ok " + name)
 
     def skip(self, name, why=""):
         self.skipped += 1
         self.skips.append(f"{name}: {why}" if why else name)
+        self.record("skip " + self.skips[-1])
 
     def fail(self, name, why="", output=()):
         self.failures.append(f"{name}: {why}" if why else name)
         say(f"  FAILED {self.failures[-1]}")
+        self.record("not ok " + self.failures[-1])
         for line in output:
             say("    | " + line)
+            self.record("    | " + line)
+
+    def record(self, line):
+        """Kept beside the run's other logs, for who comes when it is over."""
+        with open(steps.log_path("results"), "a", encoding="utf-8") as f:
+            f.write(line + "\n")
 
     def check(self, name, good, why="", output=()):
         if good:
@@ -46,6 +56,7 @@ class Tally:
 
     def note(self, text):
         say(text)
+        self.record(text)
 
     def counts(self):
         return self.passed, len(self.failures), self.skipped
