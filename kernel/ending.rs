@@ -8,7 +8,7 @@ use crate::calling;
 use crate::errno::{econnaborted, econnreset, ehostunreach};
 use crate::inherit;
 use crate::item::{downcast_call, Entry};
-use crate::message::Kind;
+use crate::message::{Draft, Kind};
 use crate::park::Waker;
 use crate::peer::{Inner, Peer, Woken};
 use crate::trace;
@@ -21,23 +21,6 @@ use kernel::sync::Arc;
 pub(crate) fn forget(call: &Call) {
     let entry = call.caller.inner.lock().remove_call(call.id.load(Relaxed));
     drop(entry);
-}
-
-/// There is a result. By who has the right to answer, without a lock. False if the caller has left.
-pub(crate) fn finish(call: &CallRef) -> bool {
-    match call.decide() {
-        Came::Waiting(waker) => {
-            if let Some(waker) = waker {
-                waker.wake();
-            }
-            true
-        }
-        Came::Away => {
-            deliver(call);
-            true
-        }
-        Came::Late => false,
-    }
 }
 
 /// Links the result of an asynchronous call into its caller's queue, unless that has given it up
@@ -78,7 +61,11 @@ pub(crate) fn fail(call: &CallRef, error: Error) {
     unsafe { call.reply_mut() }.error = Some(error);
     call.note_fault();
     trace::replied(&call.node.owner, call);
-    finish(call);
+    match call.decide() {
+        Came::Waiting(Some(waker)) => waker.wake(),
+        Came::Away => deliver(call),
+        Came::Waiting(None) | Came::Late => (),
+    }
     inherit::end(call);
 }
 
@@ -176,14 +163,10 @@ pub(crate) fn unserve(server: &Peer, call: &CallRef) {
     if let Some(draft) = call.request() {
         draft.get().passed().add_in_hand(-1);
     }
-    if call.place.load(Relaxed) != SERVED {
+    let is_back = |request: &Draft| request.get().untake(&mut inner);
+    if call.place.load(Relaxed) != SERVED || !call.request().is_none_or(is_back) {
+        // Its notice, if the caller has left.
         garbage = inner.queue.remove(&**call);
-        call.leave_server(&mut inner);
-        error = Some(econnaborted());
-    } else if !call
-        .request()
-        .is_none_or(|draft| draft.get().untake(&mut inner))
-    {
         call.leave_server(&mut inner);
         error = Some(econnaborted());
     } else if let Ok(entry) = ListArc::<_, 0>::try_from_arc(call.clone()) {

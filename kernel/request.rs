@@ -100,10 +100,7 @@ pub(crate) fn call(peer: &Arc<Peer>, cmd: &mut bus1_cmd_call, arg: UserPtr) -> R
     let len = cmd.send.len as usize;
     let mut new = NewCall::new(peer, to.node, to.account, len, true, cmd, None, None)?;
     copy_in(new.inline(), cmd.send.data)?;
-    let (entry, call) = new.share();
-    let (woken, given) = calling::link(entry, peer)?;
-    let next = start(&call, woken, given);
-    wait(peer, call, next, Waiting::new(cmd, arg))
+    send_and_wait(peer, new, cmd, arg)
 }
 
 /// Bytes alone, which are more than small, or something is given back.
@@ -132,6 +129,17 @@ fn call_bytes(peer: &Arc<Peer>, cmd: &mut bus1_cmd_call, arg: UserPtr) -> Result
     if let Some(draft) = reply {
         new.set_reply(draft);
     }
+    send_and_wait(peer, new, cmd, arg)
+}
+
+/// A call that brings bytes alone, once it is made.
+#[inline(always)]
+fn send_and_wait(
+    peer: &Arc<Peer>,
+    new: NewCall,
+    cmd: &mut bus1_cmd_call,
+    arg: UserPtr,
+) -> Result {
     let (entry, call) = new.share();
     let (woken, given) = calling::link(entry, peer)?;
     let next = start(&call, woken, given);
