@@ -28,7 +28,7 @@ PACKAGES = """
     bash coreutils util-linux procps strace bubblewrap jq busybox-static
     grep sed mawk findutils diffutils hostname ncurses-base
     liburing-dev libglib2.0-dev libsystemd-dev libuv1-dev gdb-minimal spin
-    dbus-broker gnuplot-nox
+    dbus-broker gnuplot-nox qemu-system-x86
 """.split()
 
 # Runs in the new root while apt's lists are there. Image and modules are only
@@ -108,8 +108,7 @@ def as_root():
 
 def host_tools():
     """Make sure of the host's few tools: install them (as root) or name the command."""
-    wanted = {"mmdebstrap": "mmdebstrap", "qemu-system-x86_64": "qemu-system-x86",
-              "unshare": "util-linux", "tar": "tar"}
+    wanted = {"mmdebstrap": "mmdebstrap", "unshare": "util-linux", "tar": "tar"}
     if not as_root():
         wanted["newuidmap"] = "uidmap"
     missing = [p for tool, p in wanted.items() if not shutil.which(tool)]
@@ -158,6 +157,15 @@ class BuildRoot:
         return enter + ["--", "/bin/sh", "-c", ENTER, "enter", self.path, str(len(binds)), *flat,
                         "/usr/bin/env", "-i", "-C", cwd,
                         *(f"{k}={v}" for k, v in variables.items()), *argv]
+
+    def qemu(self):
+        """The emulator's command line. It is the root's, since those before QEMU 8.1, as in Debian 12, may
+        go on executing what the guest's kernel has just patched, which ends in a breakpoint that is no
+        more, or an event that is not seen. It runs outside of the root with the root's libraries."""
+        libraries = self.inside("/usr/lib/x86_64-linux-gnu")
+        return [self.inside("/usr/lib64/ld-linux-x86-64.so.2"), "--library-path", libraries,
+                self.inside("/usr/bin/qemu-system-x86_64"), "-L", self.inside("/usr/share/qemu"),
+                "-L", self.inside("/usr/share/seabios")]
 
     def output(self, argv, binds=(), cwd="/"):
         run = subprocess.run(self.command(argv, binds, cwd), capture_output=True, text=True,

@@ -4,7 +4,6 @@ and tells how it ended. A run is good only if everything about it is."""
 
 import dataclasses
 import os
-import re
 import select
 import shutil
 import subprocess
@@ -15,7 +14,6 @@ import cache
 import logcheck
 from steps import duration, log_path, say, step, stop
 
-QEMU = "qemu-system-x86_64"
 # Emulation is slow and machines are shared: what only says "slow" gets time.
 APPEND = ("console=ttyS0 panic=-1 nokaslr watchdog_thresh=30 rcupdate.rcu_cpu_stall_timeout=60 "
           "random.trust_cpu=on tsc=reliable")
@@ -29,13 +27,6 @@ ICOUNT = ["-accel", "tcg", "-icount", "shift=0,sleep=off",
 TCG = ["-accel", "tcg,thread=multi", "-cpu", "max,-la57"]
 KVM = ["-accel", "kvm", "-cpu", "host,-la57"]
 PROBE = 8.0  # seconds in which a kernel must have come to the end of its boot under KVM
-# With one thread for each processor, QEMU may let one run into the breakpoint that
-# another has just removed again while patching code, which a kernel takes for a
-# bug of its own. Most patching is over when the boot is, so the other processors
-# start after it; and a clock that is called reliable is not found unstable on a
-# busy host, which patches the scheduler while tests run.
-LATE = "maxcpus=1 noreplace-smp"
-STALE = re.compile(r"Oops: int3:")
 GRACE = 60.0  # seconds left to a guest whose kernel has oopsed: often it hangs
 
 
@@ -49,7 +40,6 @@ class Result:
     seconds: float = 0.0
     timed_out: bool = False
     panicked: bool = False
-    stale: bool = False              # ended by the emulator's defect described at LATE
 
     def ok(self):
         return self.status == 0 and not self.problems and not self.findings
@@ -85,7 +75,7 @@ def kvm_works(kernel):
     with step("see whether KVM works here", quiet=True) as s:
         log = log_path("kvm-probe")
         with open(log, "wb") as out:
-            proc = subprocess.Popen([QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+            proc = subprocess.Popen([*kernel.root.qemu(), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
                                      "-machine", "q35", *KVM, "-m", "512", "-kernel", kernel.image,
                                      "-append", "console=ttyS0 panic=-1", "-serial", "stdio"],
                                     stdin=subprocess.DEVNULL, stdout=out, stderr=out)
@@ -123,13 +113,15 @@ class Machine:
         accel = ICOUNT if icount else KVM if kvm_works(kernel) else TCG
         self.accel = "counting instructions" if icount else accel[1].split(",")[0].upper()
         self.argv = [
-            QEMU, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+            *kernel.root.qemu(), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-machine", "q35", *accel, "-smp", str(smp), "-m", str(memory or MEMORY),
             "-kernel", kernel.image, "-initrd", initrd,
-            "-append", " ".join([APPEND, APPEND_FOR.get(kernel.name, ""), LATE if accel is TCG else ""]),
+            "-append", f"{APPEND} {APPEND_FOR.get(kernel.name, '')}",
             "-chardev", f"file,id=console,path={self.console}", "-serial", "chardev:console",
             "-chardev", "stdio,id=command,signal=off", "-serial", "chardev:command",
         ]
+        if icount and os.environ.get("BUS1_PLUGIN"):
+            self.argv += ["-plugin", os.environ["BUS1_PLUGIN"]]
 
     def run(self):
         result = Result(self.kernel.name, log=self.console)
@@ -185,7 +177,6 @@ class Machine:
     def _judge(self, result, proc, status, errors):
         log = read(self.console)
         result.findings = logcheck.find(log)
-        result.stale = self.accel == "TCG" and any(STALE.search(f.title()) for f in result.findings)
         result.panicked = "panic" in logcheck.kinds(result.findings)
         told = {}
         for line in status.split("\n"):
@@ -205,14 +196,11 @@ class Machine:
             result.problems.append("the guest's kernel panicked")
         elif "end" not in told and not self.interactive:
             if errors.strip():
-                result.problems.append(f"{QEMU}: {errors.strip()}")
+                result.problems.append(f"QEMU: {errors.strip()}")
             elif "booted" in told:
                 result.problems.append("the machine stopped before its end")
             else:
                 result.problems.append(f"the {self.kernel.name} kernel did not boot")
-        if result.stale:
-            result.problems.append("this looks like QEMU's fault, which shows a stale breakpoint at times "
-                                   "while the kernel patches its code: try again")
         if result.timed_out and "booted" not in told:
             result.problems.append(f"the {self.kernel.name} kernel did not come as far as user space")
 

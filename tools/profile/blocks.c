@@ -9,17 +9,14 @@
  * is left out. A block that a fault leaves early counts in full,
  * which is all that makes the sum differ from a count by icount.
  *
- * The plugin interface is declared here as far as it is used, since Debian does
- * not package its header. PLUGIN_API is 1 for QEMU before 9, else 4.
+ * The plugin interface, version 4, is declared here as far as it is used, since
+ * Debian does not package its header.
  */
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#ifndef PLUGIN_API
-#define PLUGIN_API 1
-#endif
 #define EXPORT __attribute__((visibility("default")))
 
 struct qemu_plugin_tb;
@@ -34,16 +31,12 @@ size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
 uint64_t qemu_plugin_tb_vaddr(const struct qemu_plugin_tb *tb);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t index);
 size_t qemu_plugin_insn_size(const struct qemu_plugin_insn *insn);
-#if PLUGIN_API < 3
-const void *qemu_plugin_insn_data(const struct qemu_plugin_insn *insn);
-#else
 size_t qemu_plugin_insn_data(const struct qemu_plugin_insn *insn, void *dest, size_t len);
-#endif
 
 EXPORT extern int qemu_plugin_version;
 EXPORT int qemu_plugin_install(uint64_t id, const void *info, int argc, char **argv);
 
-int qemu_plugin_version = PLUGIN_API;
+int qemu_plugin_version = 4;
 
 struct block {
 	struct block *next;
@@ -63,12 +56,8 @@ static int is_mark(const struct qemu_plugin_insn *insn)
 
 	if (qemu_plugin_insn_size(insn) != sizeof(mark))
 		return 0;
-#if PLUGIN_API < 3
-	memcpy(code, qemu_plugin_insn_data(insn), sizeof(code));
-#else
 	if (qemu_plugin_insn_data(insn, code, sizeof(code)) != sizeof(code))
 		return 0;
-#endif
 	which = code[3];
 	code[3] = 0;
 	return memcmp(code, mark, sizeof(mark)) ? 0 : which;
