@@ -174,8 +174,10 @@ static struct plan plan_for(size_t size, bool slow)
 		rounds = rounds < 2 ? rounds : 2;
 		warmup = 4;
 	}
-	if (slow && size > 65536)
-		rounds = warmup = 1;
+	if (slow && size >= 65536) {
+		rounds = 1;
+		warmup = size > 65536 ? 1 : 4;
+	}
 	return (struct plan){
 		.warmup = warmup < 2 * opt.rounds ? warmup : 2 * opt.rounds,
 		.rounds = rounds,
