@@ -37,11 +37,9 @@ class Tally:
 
     def fail(self, name, why="", output=()):
         self.failures.append(f"{name}: {why}" if why else name)
-        say(f"  FAILED {self.failures[-1]}")
-        self.record("not ok " + self.failures[-1])
+        self.note(f"  FAILED {self.failures[-1]}")
         for line in output:
-            say("    | " + line)
-            self.record("    | " + line)
+            self.note("    | " + line)
 
     def record(self, line):
         """Kept beside the run's other logs, for who comes when it is over."""

@@ -53,6 +53,12 @@ def boot_id():
         return "unknown"
 
 
+def qemu(kernel):
+    """What every machine begins with."""
+    return [*kernel.root.qemu(), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
+            "-machine", "q35"]
+
+
 def kvm_works(kernel):
     """Whether KVM really boots a kernel here; found out once per boot of this host.
 
@@ -75,8 +81,7 @@ def kvm_works(kernel):
     with step("see whether KVM works here", quiet=True) as s:
         log = log_path("kvm-probe")
         with open(log, "wb") as out:
-            proc = subprocess.Popen([*kernel.root.qemu(), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-                                     "-machine", "q35", *KVM, "-m", "512", "-kernel", kernel.image,
+            proc = subprocess.Popen([*qemu(kernel), *KVM, "-m", "512", "-kernel", kernel.image,
                                      "-append", "console=ttyS0 panic=-1", "-serial", "stdio"],
                                     stdin=subprocess.DEVNULL, stdout=out, stderr=out)
         end = time.monotonic() + PROBE
@@ -113,8 +118,7 @@ class Machine:
         accel = ICOUNT if icount else KVM if kvm_works(kernel) else TCG
         self.accel = "counting instructions" if icount else accel[1].split(",")[0].upper()
         self.argv = [
-            *kernel.root.qemu(), "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
-            "-machine", "q35", *accel, "-smp", str(smp), "-m", str(memory or MEMORY),
+            *qemu(kernel), *accel, "-smp", str(smp), "-m", str(memory or MEMORY),
             "-kernel", kernel.image, "-initrd", initrd,
             "-append", f"{APPEND} {APPEND_FOR.get(kernel.name, '')}",
             "-chardev", f"file,id=console,path={self.console}", "-serial", "chardev:console",
