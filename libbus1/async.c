@@ -61,13 +61,19 @@ uint64_t b1__calls_deadline(const b1_peer *peer)
 	return peer->first ? peer->first->deadline : UINT64_MAX;
 }
 
+bool b1__calls_due(const b1_peer *peer)
+{
+	return peer->first && peer->first->deadline <= b1__now();
+}
+
 int b1__calls_expire(b1_peer *peer)
 {
-	uint64_t now = peer->first ? b1__now() : 0;
+	uint64_t now = peer->first ? b1__now() : 0, last = peer->serial;
 	b1_watch *call;
 	int n = 0, r = 0;
 
-	while (r >= 0 && (call = peer->first) && call->deadline <= now) {
+	/* A callback may make another, which is due as it is made: that waits for the next time. */
+	while (r >= 0 && (call = peer->first) && call->deadline <= now && call->serial <= last) {
 		b1__call_unlink(call);
 		b1__give_back(peer, BUS1_CMD_CALL_CANCEL, &call->id, 1);
 		b1__unlock(peer);
@@ -108,48 +114,94 @@ b1_watch *b1__calls_end(b1_peer *peer)
 	return all;
 }
 
-/*
- * A thread may be waiting that was told of a later deadline than this. What wakes
- * it up, wherever it waits, is a message: to a node that nobody else knows of.
- */
-static void wake_up(b1_peer *peer, uint64_t deadline)
+/* A node that nobody else knows of: a message to it wakes who waits, wherever. Locked. */
+static int make_kick(b1_peer *peer)
 {
 	struct bus1_cmd_node node = { 0 };
-	struct bus1_cmd_send send = { 0 };
-	bool waits = peer->n_waiting && deadline < peer->wait_until;
+	int r;
 
-	if (peer->asked && deadline < peer->asked_until && !pthread_equal(peer->asked_by, pthread_self()))
-		waits = true;
-	if (!waits)
-		return;
-	if (!peer->kick && b1__command(peer, BUS1_CMD_NODE_CREATE, &node) >= 0)
+	if (peer->kick)
+		return 0;
+	r = b1__command(peer, BUS1_CMD_NODE_CREATE, &node);
+	if (r >= 0)
 		peer->kick = node.id;
+	return r;
+}
+
+/* It goes with the last of its messages. */
+static void end_kick(b1_peer *peer)
+{
+	if (peer->n_kicks || !peer->kick)
+		return;
+	b1__give_back(peer, BUS1_CMD_NODE_DESTROY, &peer->kick, 1);
+	peer->kick = 0;
+}
+
+void b1__kick(b1_peer *peer)
+{
+	struct bus1_cmd_send send = { 0 };
+
+	if (make_kick(peer) < 0)
+		return;
 	send.dest = peer->kick;
-	b1__command(peer, BUS1_CMD_SEND, &send);
-	if (peer->n_waiting)
+	/* Without room there is enough to be woken by. */
+	if (b1__command(peer, BUS1_CMD_SEND, &send) >= 0)
+		peer->n_kicks++;
+	end_kick(peer);
+}
+
+bool b1__kicked(b1_peer *peer, uint64_t id)
+{
+	if (!peer->kick || id != peer->kick)
+		return false;
+	peer->n_kicks--;
+	end_kick(peer);
+	return true;
+}
+
+/* A thread may be waiting that was told of a later deadline than this. */
+static bool has_waiter(const b1_peer *peer, uint64_t deadline)
+{
+	if (peer->n_waiting && deadline < peer->wait_until)
+		return true;
+	return peer->asked && deadline < peer->asked_until && !pthread_equal(peer->asked_by, pthread_self());
+}
+
+static void wake_up(b1_peer *peer, uint64_t deadline)
+{
+	if (!has_waiter(peer, deadline))
+		return;
+	b1__kick(peer);
+	if (peer->n_waiting) {
 		peer->wait_until = deadline;
+		/* One of them wakes, and passes it on if it does not wait again. */
+		peer->n_rekick = peer->n_waiting - 1;
+	}
 	peer->asked = false;
 }
 
-/* It has got its id, unless it has had its reply, or the peer has ended. 0 or -ESHUTDOWN. */
-static int call_made(b1_watch *call, uint64_t id)
+/* It has got its id, unless it has had its reply, or the peer has ended, and the call with it. */
+static void call_made(b1_watch *call, uint64_t id)
 {
 	b1_peer *peer = call->peer;
-	int r = 0;
+	bool orphaned;
 
 	b1__lock(peer);
+	orphaned = call->orphaned;
 	if (call->linked) {
 		call->id = id;
 		if (call->deadline != UINT64_MAX) {
 			list_add(peer, call);
 			wake_up(peer, call->deadline);
 		}
-	} else if (call->orphaned) {
+	} else if (orphaned) {
 		b1__give_back(peer, BUS1_CMD_CALL_CANCEL, &id, 1);
-		r = -ESHUTDOWN;
 	}
+	end_kick(peer);
 	b1__unlock(peer);
-	return r;
+	/* The reference that it had while it was linked. */
+	if (orphaned)
+		b1__watch_unref(call);
 }
 
 static int make(b1_watch *call, b1_handle *to, const b1_outgoing *outgoing, size_t outgoing_size,
@@ -184,7 +236,10 @@ static int make(b1_watch *call, b1_handle *to, const b1_outgoing *outgoing, size
 	if (r >= 0 && atomic_load(&to->flags) & B1_HANDLE_ONCE)
 		b1__send_spend(&to, 1, &(int){ 0 });
 	b1__load_end(&load, peer, r);
-	return r < 0 ? b1__call_explain(r, to, &load) : call_made(call, cmd.id);
+	if (r < 0)
+		return b1__call_explain(r, to, &load, o);
+	call_made(call, cmd.id);
+	return 0;
 }
 
 int b1_call_async_sized(b1_handle *to, const b1_outgoing *outgoing, size_t outgoing_size,
@@ -192,8 +247,8 @@ int b1_call_async_sized(b1_handle *to, const b1_outgoing *outgoing, size_t outgo
 			b1_reply_fn reply, void *userdata)
 {
 	b1_peer *peer = to->peer;
+	b1_watch *call, *before = NULL;
 	b1_call_options o;
-	b1_watch *call;
 	int r;
 
 	r = b1__check(peer);
@@ -215,6 +270,9 @@ int b1_call_async_sized(b1_handle *to, const b1_outgoing *outgoing, size_t outgo
 
 	b1__lock(peer);
 	r = atomic_load(&peer->ended) ? -ESHUTDOWN : b1__idmap_reserve(&peer->calls, 1);
+	/* Here it can still fail. */
+	if (r >= 0 && has_waiter(peer, call->deadline))
+		r = make_kick(peer);
 	if (r >= 0) {
 		call->serial = ++peer->serial;
 		b1__idmap_add(&peer->calls, call->serial, call);
@@ -224,16 +282,22 @@ int b1_call_async_sized(b1_handle *to, const b1_outgoing *outgoing, size_t outgo
 	if (r >= 0) {
 		/* So that it stays while it is made, whatever a reply does to it. */
 		b1__ref(&call->refs);
+		/* Another thread may call back at once, and free it. */
+		if (watchp) {
+			before = *watchp;
+			*watchp = call;
+		}
 		r = make(call, to, outgoing, outgoing_size, &o);
 		if (r >= 0) {
-			if (watchp)
-				*watchp = call;
 			b1__watch_unref(call);
 			return 0;
 		}
+		if (watchp)
+			*watchp = before;
 		b1__lock(peer);
 		if (call->linked)
 			b1__call_unlink(call);
+		end_kick(peer);
 		b1__unlock(peer);
 	}
 	b1__drop(peer);

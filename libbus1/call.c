@@ -93,8 +93,10 @@ int b1__call_set(struct bus1_cmd_call *cmd, b1_handle *to, const b1_call_options
 	return 0;
 }
 
-int b1__call_explain(int r, b1_handle *to, const struct load *load)
+int b1__call_explain(int r, b1_handle *to, const struct load *load, const b1_call_options *o)
 {
+	if (r == -ENXIO && o->parent && !atomic_load(&o->parent->unanswered))
+		return -EALREADY;
 	return b1__send_explain(r, to, !b1__load_any_dead(load));
 }
 
@@ -117,10 +119,14 @@ static int get_leases(struct bus1_lease *leases, const b1_call_options *o)
 	return 0;
 }
 
-/* A message was sent for sure if these come back: see BUS1_CMD_CALL. */
+/*
+ * A message was sent for sure if these come back: see BUS1_CMD_CALL. After -ETIMEDOUT and
+ * -EINTR nobody knows, as it may have waited for room. Then a one-shot handle keeps its count,
+ * which is given back with it, and is refused by the kernel if it was spent.
+ */
 static bool was_sent(int r)
 {
-	return r >= 0 || r == -ECONNRESET || r == -ECONNABORTED || r == -ETIMEDOUT || r == -EINTR;
+	return r >= 0 || r == -ECONNRESET || r == -ECONNABORTED;
 }
 
 /*
@@ -164,7 +170,7 @@ static __attribute__((noinline)) int start(struct calling *calling, b1_handle *t
 	if (calling->gives)
 		calling->out = load.out;
 	calling->id = cmd.id;
-	return r < 0 ? b1__call_explain(r, to, &load) : r;
+	return r < 0 ? b1__call_explain(r, to, &load, o) : r;
 }
 
 /* Answer what was served by a small reply, if there is one, and wait again. */
@@ -193,6 +199,24 @@ static int go_on(struct calling *calling, struct deferred *deferred)
 }
 
 /*
+ * Its thread may come after those that process the peer: what they could not find is what
+ * it brings. Locked.
+ */
+static void look_unclaimed(b1_peer *peer, b1_message *message)
+{
+	const struct unclaimed *u = peer->unclaimed;
+	size_t i, k;
+
+	for (i = 0; u && i < u->n_deaths && i < NOTED_MAX; i++)
+		for (k = 0; k < message->n_handles; k++)
+			if (message->handles[k]->id == u->deaths[i])
+				atomic_store(&message->handles[k]->dead, true);
+	for (i = 0; u && message->token && i < u->n_cancels && i < NOTED_MAX; i++)
+		if (message->token == u->cancels[i])
+			atomic_store(&message->cancelled, true);
+}
+
+/*
  * Make a message of what came. Returns its type, or -ENOMEM or -ESHUTDOWN, and then
  * it is lost: there is nobody to keep it for.
  */
@@ -206,6 +230,8 @@ static int take(struct calling *calling, b1_message **messagep, b1_node **nodep)
 	b1__lock(peer);
 	r = atomic_load(&peer->ended) ? -ESHUTDOWN
 				      : b1__message_new(peer, messagep, &calling->msg, calling->buf);
+	if (r >= 0)
+		look_unclaimed(peer, *messagep);
 	handle = r < 0 || calling->msg.type != BUS1_MSG_CALL ? NULL : b1__find(peer, calling->msg.id);
 	if (handle && handle->is_node && !atomic_load(&handle->dead))
 		*nodep = b1_node_ref(b1__node(handle));
@@ -214,6 +240,13 @@ static int take(struct calling *calling, b1_message **messagep, b1_node **nodep)
 		return (int)calling->msg.type;
 	b1__message_discard(peer, &calling->msg, calling->buf);
 	return r;
+}
+
+/* This thread is about to wait: it may last, and senders may be waiting for the room. Locked. */
+static void flush(b1_peer *peer)
+{
+	if (peer->n_slices || peer->n_drops)
+		b1__flush(peer);
 }
 
 /* Serve the request that came, and wait again. */
@@ -228,26 +261,31 @@ static int serve(struct calling *calling)
 	r = take(calling, &message, &node);
 	if (r >= 0)
 		b1__dispatch(node, message, &deferred);
+	b1__lock(calling->peer);
+	flush(calling->peer);
+	b1__unlock(calling->peer);
 	return go_on(calling, &deferred);
 }
 
 static int enter(struct calling *calling, bool wants_fds)
 {
 	b1_peer *peer = calling->peer;
+	int r = 0;
 
 	b1__lock(peer);
-	if (atomic_load(&peer->ended)) {
-		b1__unlock(peer);
-		return -ESHUTDOWN;
+	flush(peer);
+	if (calling->counts && !peer->unclaimed) {
+		peer->unclaimed = calloc(1, sizeof(*peer->unclaimed));
+		r = peer->unclaimed ? 0 : -ENOMEM;
 	}
-	/* It may last, and senders may be waiting for the room. */
-	if (peer->n_slices || peer->n_drops)
-		b1__flush(peer);
+	if (atomic_load(&peer->ended))
+		r = -ESHUTDOWN;
 	if (wants_fds || peer->wants_fds)
 		calling->recv.flags |= BUS1_RECV_FDS;
-	peer->n_calling += calling->counts;
+	if (r >= 0)
+		peer->n_calling += calling->counts;
 	b1__unlock(peer);
-	return 0;
+	return r;
 }
 
 static void leave(struct calling *calling)
@@ -257,11 +295,8 @@ static void leave(struct calling *calling)
 	if (!calling->counts)
 		return;
 	b1__lock(peer);
-	if (--peer->n_calling == 0) {
-		free(peer->deaths);
-		peer->deaths = NULL;
-		peer->n_deaths = peer->max_deaths = 0;
-	}
+	if (--peer->n_calling == 0)
+		peer->unclaimed->n_deaths = peer->unclaimed->n_cancels = 0;
 	b1__unlock(peer);
 }
 

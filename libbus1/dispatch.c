@@ -129,30 +129,23 @@ static int receive(b1_peer *peer, uint64_t flags, uint64_t deadline, struct defe
 	peer->ready_n = cmd->n_msgs;
 	peer->ready_all = cmd->n_msgs < max;
 	peer->ready_next = 0;
+	/* They wait for this thread, which had asked for many before they came. */
+	if (peer->ready_n > 1 && peer->n_polling)
+		b1__kick(peer);
 	return cmd->n_msgs > 0;
 }
 
-/* There is a call whose reply may bring this handle, and be looked at after this. Locked. */
-static int note_death(b1_peer *peer, uint64_t id)
+/* There is a call that may bring what this is about, and be looked at after this. Locked. */
+static void note(b1_peer *peer, uint64_t id, bool is_death)
 {
-	uint64_t *deaths;
-	size_t max;
+	struct unclaimed *u = peer->unclaimed;
 
 	if (!peer->n_calling)
-		return 0;
-	if (peer->n_deaths == peer->max_deaths) {
-		max = peer->max_deaths * 2 ?: 16;
-		deaths = malloc(max * sizeof(deaths[0]));
-		if (!deaths)
-			return -ENOMEM;
-		if (peer->n_deaths)
-			memcpy(deaths, peer->deaths, peer->n_deaths * sizeof(deaths[0]));
-		free(peer->deaths);
-		peer->deaths = deaths;
-		peer->max_deaths = max;
-	}
-	peer->deaths[peer->n_deaths++] = id;
-	return 0;
+		return;
+	if (is_death)
+		u->deaths[u->n_deaths++ % NOTED_MAX] = id;
+	else
+		u->cancels[u->n_cancels++ % NOTED_MAX] = id;
 }
 
 /* A reply to a call that was not cancelled, or how it ended. As parse(). */
@@ -179,6 +172,9 @@ static int parse(b1_peer *peer, const struct bus1_msg *msg, struct event *event)
 	*event = (struct event){ 0 };
 	switch (msg->type) {
 	case BUS1_MSG_DATA:
+		if (b1__kicked(peer, msg->id))
+			break;
+		/* fall through */
 	case BUS1_MSG_CALL:
 		r = b1__message_new(peer, &event->message, msg, peer->buf);
 		if (r < 0)
@@ -191,9 +187,7 @@ static int parse(b1_peer *peer, const struct bus1_msg *msg, struct event *event)
 			event->node = b1_node_ref(b1__node(handle));
 		break;
 	case BUS1_MSG_NODE_DEAD:
-		r = note_death(peer, msg->id);
-		if (r < 0)
-			return r;
+		note(peer, msg->id, true);
 		if (handle && !handle->is_node && !atomic_load(&handle->dead)) {
 			atomic_store_explicit(&handle->dead, true, memory_order_release);
 			event->dead = b1_handle_ref(handle);
@@ -212,6 +206,8 @@ static int parse(b1_peer *peer, const struct bus1_msg *msg, struct event *event)
 		if (request) {
 			atomic_store_explicit(&request->cancelled, true, memory_order_release);
 			event->cancelled = b1_message_ref(request);
+		} else {
+			note(peer, msg->id, false);
 		}
 		break;
 	}
@@ -230,6 +226,20 @@ static void end(struct serving *serving)
 	b1__serving = serving->up;
 }
 
+/*
+ * A handler has failed with a request. Whoever can call can have it fail, by asking for
+ * what the reply has no room for, or leaving: that is the caller's matter, who is told,
+ * and does not end the server's loop.
+ */
+static int request_failed(b1_message *request, int r)
+{
+	if (atomic_load(&request->unanswered)) {
+		b1_message_reply_errno(request, r);
+		return 0;
+	}
+	return r == -ECANCELED ? 0 : r;
+}
+
 int b1__dispatch(b1_node *node, b1_message *message, struct deferred *deferred)
 {
 	struct serving serving;
@@ -240,6 +250,8 @@ int b1__dispatch(b1_node *node, b1_message *message, struct deferred *deferred)
 		r = node->handler(node, message, node->userdata);
 		end(&serving);
 	}
+	if (r < 0 && message->token)
+		r = request_failed(message, r);
 	b1__message_unref_soon(message);
 	b1_node_unref(node);
 	return r < 0 ? r : 0;
@@ -305,21 +317,60 @@ static void send_reply(b1_peer *peer, struct deferred *reply)
 }
 
 /*
+ * Whether calls whose deadline has passed may be told so: a reply that has come in time
+ * is not behind something that is still to be looked at. Nobody can put that off for ever
+ * by sending: what is queued now is counted, and that many are looked at before. Locked.
+ */
+static bool may_expire(b1_peer *peer, bool is_empty)
+{
+	struct bus1_cmd_info info = { 0 };
+
+	if (!is_empty && !peer->expire_at) {
+		if (b1__command(peer, BUS1_CMD_PEER_INFO, &info) < 0)
+			return true;
+		peer->expire_at = peer->n_parsed + (peer->ready_n - peer->ready_next) + info.n_queued;
+	}
+	if (!is_empty && peer->n_parsed < peer->expire_at)
+		return false;
+	peer->expire_at = 0;
+	return true;
+}
+
+/* Calls that are over for their deadline. As work(). */
+static int expire(b1_peer *peer, struct deferred *reply, bool is_empty)
+{
+	struct serving serving;
+	int r;
+
+	if (!b1__calls_due(peer) || !may_expire(peer, is_empty))
+		return 0;
+	/* The callbacks may take their time. */
+	send_reply(peer, reply);
+	begin(&serving, NULL, NULL);
+	r = b1__calls_expire(peer);
+	end(&serving);
+	return r;
+}
+
+/*
  * Call back for all that is ready, and, unless `will_wait`, for more. `reply` is what is to
  * be sent with the next receive, before and after. Returns how much was done, or what a
  * callback returned. Locked, but lets go of the lock.
  */
 static int work(b1_peer *peer, struct deferred *reply, bool will_wait)
 {
-	struct serving serving;
 	struct event event;
+	bool is_empty = false;
 	int done = 0, r = 0;
 
 	while (r >= 0 && done < PROCESS_MAX + BATCH) {
 		if (!have_ready(peer)) {
+			/* Who is in a receive takes what comes, and finds nothing either. */
+			is_empty = peer->receiving;
 			if ((will_wait && done) || !want_more(peer, done, reply))
 				break;
 			r = receive(peer, BUS1_RECV_NONBLOCK, 0, reply);
+			is_empty = r == 0 && !have_ready(peer);
 			if (r <= 0)
 				break;
 		}
@@ -331,16 +382,14 @@ static int work(b1_peer *peer, struct deferred *reply, bool will_wait)
 		if (r < 0)
 			break;
 		peer->ready_next++;
+		peer->n_parsed++;
 		done++;
 		b1__unlock(peer);
 		r = dispatch(peer, &event, reply);
 		b1__lock(peer);
 	}
-	/* What has come in time comes first. */
 	if (r >= 0) {
-		begin(&serving, NULL, NULL);
-		r = b1__calls_expire(peer);
-		end(&serving);
+		r = expire(peer, reply, is_empty);
 		done += r > 0 ? r : 0;
 	}
 	return r < 0 ? r : done;
@@ -442,7 +491,7 @@ static int wait_for(b1_peer *peer, uint64_t deadline, struct deferred *reply)
 		peer->n_polling--;
 	}
 	peer->n_waiting--;
-	return r == 0 && until < deadline ? 1 : r;
+	return r == 0 && (until < deadline || b1__calls_due(peer)) ? 1 : r;
 }
 
 /* Before something that waits, for its user: locks and holds the peer, unless it fails. */
@@ -461,6 +510,11 @@ static int wait_begin(b1_peer *peer, struct deferred *reply)
 
 static void wait_end(b1_peer *peer)
 {
+	/* It was woken for an earlier deadline, which others have not been told of. */
+	if (peer->n_rekick && peer->n_waiting) {
+		peer->n_rekick--;
+		b1__kick(peer);
+	}
 	b1__unlock(peer);
 	b1_peer_unref(peer);
 }
@@ -482,19 +536,22 @@ int b1_peer_wait(b1_peer *peer, uint64_t deadline)
 int b1_peer_run(b1_peer *peer, uint64_t deadline)
 {
 	struct deferred reply;
-	int r;
+	int r, late = 0;
 
 	r = wait_begin(peer, &reply);
 	if (r < 0)
 		return r;
 	do {
 		r = wait_for(peer, deadline, &reply);
-		if (r > 0) {
-			r = work(peer, &reply, true);
-			if (r >= 0)
-				r = 1;
-		}
-	} while (r > 0);
+		if (r <= 0)
+			break;
+		r = work(peer, &reply, true);
+		/* What is there then is processed, but not all that goes on coming. */
+		if (r > 0 && deadline != UINT64_MAX && b1__now() >= deadline)
+			late += r;
+	} while (r >= 0 && late < PROCESS_MAX);
+	if (r > 0)
+		r = 0;
 	send_reply(peer, &reply);
 	b1__flush(peer);
 	wait_end(peer);

@@ -23,7 +23,8 @@
  * without the lock, by the one thread that set `receiving`. The other exception
  * is a call that blocks: its thread gets the reply, and requests within the call,
  * past the queue, and what it got may be overtaken by notices before it has the
- * lock. So deaths are noted while there are such calls (`deaths`).
+ * lock. So notices that nobody is found for are noted while there are such calls
+ * (`unclaimed`), the last of them: they are looked for as soon as the thread has the lock.
  *
  * Requests. The token of one is used up by the reply, or with the message's last
  * reference. Until then it is in `requests`, where the notice that its caller has
@@ -51,6 +52,13 @@
 #define DROPS_MAX	256	/* that wait to be given back with the next receive */
 #define INLINE_MAX	256	/* bytes of payload that may wait for the next receive */
 
+/* What notices told that nobody was found for: see above. The last ones, each at n % NOTED_MAX. */
+#define NOTED_MAX	512
+struct unclaimed {
+	uint64_t deaths[NOTED_MAX], cancels[NOTED_MAX];	/* of handles; of requests, by token */
+	size_t n_deaths, n_cancels;
+};
+
 struct b1_peer {
 	atomic_uint refs;	/* of the users; at 0 the peer has ended */
 	atomic_uint holds;	/* of the memory: one for `refs`, one per object */
@@ -70,7 +78,9 @@ struct b1_peer {
 	struct idmap calls;	/* serial to b1_watch: those that wait for a reply */
 	uint64_t serial;	/* of the last one */
 	b1_watch *first, *last;	/* those with a deadline, by that */
-	uint64_t kick;		/* a node to wake up who waits by; 0: none yet */
+	uint64_t kick;		/* a node to wake up who waits by; 0: there is none */
+	unsigned int n_kicks;	/* messages to it */
+	unsigned int n_rekick;	/* threads that wait for longer, and that nobody has woken */
 
 	unsigned int n_waiting;	/* threads in b1_peer_wait(), b1_peer_run() */
 	unsigned int n_polling;	/* of those: that wait for what another receives */
@@ -79,9 +89,11 @@ struct b1_peer {
 	uint64_t asked_until;
 	pthread_t asked_by;
 
-	unsigned int n_calling;	/* blocking calls that handles may come by */
-	uint64_t *deaths;	/* handles that died since n_calling was 0 */
-	size_t n_deaths, max_deaths;
+	uint64_t n_parsed;	/* of what was received */
+	uint64_t expire_at;	/* n_parsed from which on calls may expire; 0: to be found out */
+
+	unsigned int n_calling;	/* blocking calls that handles or requests may come by */
+	struct unclaimed *unclaimed; /* since there was one; NULL: never */
 
 	unsigned int n_slices;	/* to give back */
 	uint64_t slices_len;	/* sum of their payloads, in bytes */
@@ -342,9 +354,7 @@ int b1__message_new(b1_peer *peer, b1_message **messagep, const struct bus1_msg 
  * will receive, or flush, soon.
  */
 void b1__message_unref_soon(b1_message *message);
-/* Close the descriptors that came with what will be no message. */
-void b1__close_fds(const struct bus1_msg *msg, const uint8_t *buf);
-/* Give back all that came with what will be no message. Not locked. */
+/* Give back all that came with what will be no message. */
 void b1__message_discard(b1_peer *peer, const struct bus1_msg *msg, const uint8_t *buf);
 
 /*
@@ -413,6 +423,12 @@ b1_watch *b1__call_take(b1_peer *peer, const struct bus1_msg *msg);
 void b1__call_unlink(b1_watch *watch);
 /* When the first of them is over; UINT64_MAX: there is none. Locked. */
 uint64_t b1__calls_deadline(const b1_peer *peer);
+/* There are such, if the clock is looked at. Locked. */
+bool b1__calls_due(const b1_peer *peer);
+/* Let a thread look that waits for something to receive. Locked. */
+void b1__kick(b1_peer *peer);
+/* Whether a message to that node was only to wake. Locked. */
+bool b1__kicked(b1_peer *peer, uint64_t id);
 /*
  * Take off those whose deadline has passed and call back. Returns how many, or what
  * a callback returned. Locked, but lets go of the lock.
@@ -448,6 +464,6 @@ int b1__call_options(b1_call_options *o, const b1_call_options *options, size_t 
  */
 int b1__call_set(struct bus1_cmd_call *cmd, b1_handle *to, const b1_call_options *o);
 /* The result of a command that made a call: see b1__send_explain(). */
-int b1__call_explain(int r, b1_handle *to, const struct load *load);
+int b1__call_explain(int r, b1_handle *to, const struct load *load, const b1_call_options *o);
 
 #endif /* B1_INTERNAL_H */

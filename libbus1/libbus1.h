@@ -63,12 +63,16 @@ typedef struct b1_watch b1_watch;
 
 /*
  * Callbacks. What an int one returns, if negative, is returned by the
- * b1_peer_process() that called it; 0 and positive values are ignored.
+ * b1_peer_process() that called it; 0 and positive values are ignored. (Of a
+ * b1_message_fn for a request see there.)
  */
 
 /*
  * A message for `node`. It is the caller's; take a reference to keep it. If it is
- * a request (b1_message_is_call()) it is answered now or later, or else dropped.
+ * a request (b1_message_is_call()) it is answered now or later, or else dropped. If it
+ * was not answered a negative result is the answer, as by b1_message_reply_errno(), and
+ * goes no further; nor does -ECANCELED: so callers that ask for the impossible, or leave,
+ * do not end the server's loop, and `return b1_message_reply(...)` is right.
  */
 typedef int (*b1_message_fn)(b1_node *node, b1_message *message, void *userdata);
 /*
@@ -169,7 +173,8 @@ int b1_peer_wait(b1_peer *peer, uint64_t deadline);
 
 /*
  * Both, again and again: what a server does that has no event loop. Returns 0 at
- * `deadline` (as above), or what a callback returned that was negative, or an
+ * `deadline` (as above), having processed what was there then, but not all that goes on
+ * coming; or what a callback returned that was negative, or an
  * error as of the two above. Several threads may do so for one peer.
  *
  * A small reply with B1_REPLY_LAST goes with the wait for what is next: so a
@@ -558,8 +563,8 @@ typedef struct b1_call_options {
  *		  one-shot handle was used
  * -ECONNRESET	  the server has gone while it served the request
  * -ECONNABORTED  the server has dropped the request unanswered
- * -ETIMEDOUT	  the deadline has passed
- * -EINTR	  a signal handler ran
+ * -ETIMEDOUT	  the deadline has passed, perhaps while it waited for room
+ * -EINTR	  a signal handler ran, likewise
  * -EAGAIN	  there is no room for the reply in the peer's own pool
  * -EMSGSIZE	  a count or size is too high
  * -ELOOP	  calls within calls, too deep (32); or as of b1_send()
@@ -586,7 +591,7 @@ static inline int b1_call(b1_handle *to, const b1_outgoing *outgoing,
  * callback is not called; the server is told. So it is, uncalled, when the peer
  * ends. If watchp is NULL it cannot be cancelled. It does not keep the handle, and
  * does not end with it. Where threads share the peer the callback may be called before
- * this has returned.
+ * this has returned, but not before the watch is stored.
  *
  * It does not wait for room either (-EAGAIN), unless outgoing->deadline is UINT64_MAX.
  * Errors, but for those that the callback gets, as of b1_call(), and then nothing was
@@ -656,7 +661,15 @@ int b1_message_reply_bytes(b1_message *request, const void *data, size_t size);
  */
 int b1_message_reply_error(b1_message *request, const char *name, const char *text);
 #define B1_ERROR_NAME_MAX 63
-/* Leave it unanswered, now: the caller gets -ECONNABORTED. Errors as of b1_message_reply(). */
+/*
+ * The same for an errno, of either sign: "System.Error.ENOENT", with libc's text for it.
+ * -EINVAL: there is no such errno.
+ */
+int b1_message_reply_errno(b1_message *request, int error);
+/*
+ * Leave it unanswered, now: the caller gets -ECONNABORTED. Errors as of b1_message_reply(),
+ * but for -ECANCELED.
+ */
 int b1_message_drop(b1_message *request);
 
 /*
@@ -694,6 +707,7 @@ int b1_message_set_cancelled(b1_message *request, b1_cancelled_fn cancelled, voi
  * -EALREADY	the request was answered
  * -EFAULT	`data` is bad
  * -EREMOTEIO	the caller's memory is: b1_message_has_fault() tells it
+ * -EINTR	a signal came
  */
 size_t b1_message_get_n_leases(b1_message *request);
 int b1_message_read_lease(b1_message *request, size_t index, uint64_t offset, void *data,

@@ -140,7 +140,7 @@ static void set_call(b1_peer *peer, b1_message *message, const struct bus1_msg *
 	message->is_error = msg->flags & BUS1_MSG_F_ERROR;
 	message->has_fault = msg->flags & BUS1_MSG_F_FAULT;
 	message->token = is_call ? msg->token : 0;
-	message->chain = msg->chain;
+	message->chain = is_call ? msg->chain : 0;
 	message->n_leases = msg->n_leases;
 	atomic_init(&message->unanswered, is_call);
 	atomic_init(&message->cancelled, false);
@@ -148,17 +148,6 @@ static void set_call(b1_peer *peer, b1_message *message, const struct bus1_msg *
 	message->on_cancelled = NULL;
 	if (is_call)
 		b1__idmap_add(&peer->requests, msg->token, message);
-}
-
-/* The notice of its death has come before the reply that brings it: see internal.h. */
-static bool is_noted(const b1_peer *peer, uint64_t id)
-{
-	size_t i;
-
-	for (i = 0; i < peer->n_deaths; i++)
-		if (peer->deaths[i] == id)
-			return true;
-	return false;
 }
 
 int b1__message_new(b1_peer *peer, b1_message **messagep, const struct bus1_msg *msg,
@@ -188,7 +177,7 @@ int b1__message_new(b1_peer *peer, b1_message **messagep, const struct bus1_msg 
 		message->handles[i] = b1__handle_arrived(peer, handles[i].id,
 							 b1__handle_flags(&handles[i]), &spare);
 		/* Of one that was known its notice of death will tell. */
-		if (fresh && (handles[i].flags & BUS1_HANDLE_DEAD || is_noted(peer, handles[i].id)))
+		if (fresh && handles[i].flags & BUS1_HANDLE_DEAD)
 			atomic_store(&message->handles[i]->dead, true);
 	}
 	message->refs = 1;
@@ -213,7 +202,7 @@ int b1__message_new(b1_peer *peer, b1_message **messagep, const struct bus1_msg 
 	return 0;
 }
 
-void b1__close_fds(const struct bus1_msg *msg, const uint8_t *buf)
+static void close_fds(const struct bus1_msg *msg, const uint8_t *buf)
 {
 	const int32_t *fds = (const void *)(buf + msg->fds);
 	size_t i;
@@ -229,7 +218,7 @@ void b1__message_discard(b1_peer *peer, const struct bus1_msg *msg, const uint8_
 	uint64_t ids[BUS1_MAX_HANDLES], slice = msg->slice;
 	size_t i, n = 0;
 
-	b1__close_fds(msg, buf);
+	close_fds(msg, buf);
 	for (i = 0; i < msg->n_handles; i++)
 		if (!(handles[i].flags & BUS1_HANDLE_OWN))
 			ids[n++] = handles[i].id;

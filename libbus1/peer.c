@@ -93,7 +93,7 @@ void b1__drop(b1_peer *peer)
 	b1__idmap_clear(&peer->map);
 	b1__idmap_clear(&peer->requests);
 	b1__idmap_clear(&peer->calls);
-	free(peer->deaths);
+	free(peer->unclaimed);
 	free(peer->buf);
 	free(peer);
 }
@@ -250,8 +250,7 @@ static void peer_end(b1_peer *peer)
 		    (msg->type != BUS1_MSG_REPLY || msg->error))
 			continue;
 		if (b1__message_new(peer, &message, msg, peer->buf) < 0) {
-			/* All else goes with the file. */
-			b1__close_fds(msg, peer->buf);
+			b1__message_discard(peer, msg, peer->buf);
 			continue;
 		}
 		b1__unlock(peer);

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Requests: answering them, and what the caller has lent. Errors by name and text. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -221,6 +222,18 @@ int b1_message_reply_error(b1_message *request, const char *name, const char *te
 	return reply(request, &outgoing, sizeof(outgoing), BUS1_REPLY_ERROR);
 }
 
+int b1_message_reply_errno(b1_message *request, int error)
+{
+	int number = error < 0 ? -error : error;
+	const char *name = strerrorname_np(number), *text = strerrordesc_np(number);
+	char full[sizeof("System.Error.") + 16];
+
+	if (!number || !name)
+		return -EINVAL;
+	snprintf(full, sizeof(full), "System.Error.%s", name);
+	return b1_message_reply_error(request, full, text);
+}
+
 /* Anyone can write anything: what is no such pair of strings is an error without a name. */
 static const char *get_error(b1_message *reply, const char **textp)
 {
@@ -230,7 +243,7 @@ static const char *get_error(b1_message *reply, const char **textp)
 	*textp = "";
 	data = b1_message_get_data(reply, &size);
 	end = size ? memchr(data, 0, size - 1) : NULL;
-	if (!end || data[size - 1])
+	if (!end || data[size - 1] || end == data || end - data > B1_ERROR_NAME_MAX)
 		return "";
 	*textp = end + 1;
 	return data;

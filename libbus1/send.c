@@ -295,6 +295,7 @@ int b1__load_command(struct load *load, b1_peer *peer, struct bus1_cmd_send *cmd
 	const struct iovec one = { .iov_base = (void *)(uintptr_t)out->data, .iov_len = out->size };
 	const struct iovec *iov = out->n_iov ? out->iov : &one;
 	size_t i, n = out->n_iov ? out->n_iov : 1;
+	struct bus1_cmd_send before;
 	uint64_t size = 0;
 	int fd, r;
 
@@ -309,7 +310,8 @@ int b1__load_command(struct load *load, b1_peer *peer, struct bus1_cmd_send *cmd
 		return r;
 	fd = b1__memfd_new(iov, n);
 	if (fd < 0)
-		return fd;
+		return command == BUS1_CMD_REPLY ? r : fd;
+	before = *cmd;
 	cmd->flags |= BUS1_SEND_MEMFD;
 	cmd->data = cmd->len = cmd->iovs = cmd->n_iovs = 0;
 	cmd->fds = (uintptr_t)&fd;
@@ -317,6 +319,9 @@ int b1__load_command(struct load *load, b1_peer *peer, struct bus1_cmd_send *cmd
 	cmd->body_len = size;
 	r = b1__command(peer, command, whole);
 	close(fd);
+	/* It may be repeated. */
+	before.dest = cmd->dest;
+	*cmd = before;
 	return r;
 }
 

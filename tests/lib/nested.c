@@ -254,7 +254,7 @@ static int not_last(b1_node *node, b1_message *message, void *userdata)
 	OK(b1_call(back, &(b1_outgoing){ 0 }, &(b1_call_options){ .deadline = test_deadline(30) }, &reply));
 	b1_message_unref(reply);
 	b1_handle_unref(back);
-	return -ECANCELED;
+	return -ESHUTDOWN;
 }
 
 static int say_yes(b1_node *node, b1_message *message, void *userdata)
@@ -265,7 +265,7 @@ static int say_yes(b1_node *node, b1_message *message, void *userdata)
 
 static void run_until_told(void *arg)
 {
-	ERR(b1_peer_run(arg, UINT64_MAX), ECANCELED);
+	ERR(b1_peer_run(arg, UINT64_MAX), ESHUTDOWN);
 }
 
 TEST("CALL-1 LIB-4 a reply that may go with the next receive is not held back by a call")
@@ -308,7 +308,7 @@ static int give_back(b1_node *node, b1_message *message, void *userdata)
 
 static int say_stop(b1_node *node, b1_message *message, void *userdata)
 {
-	return -ECANCELED;
+	return -ESHUTDOWN;
 }
 
 /* A server with a node for that handler, in a thread. */

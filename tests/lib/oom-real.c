@@ -237,12 +237,12 @@ static int answer(b1_node *node, b1_message *message, void *userdata)
 
 static int stop(b1_node *node, b1_message *message, void *userdata)
 {
-	return -ECANCELED;
+	return -ESHUTDOWN;
 }
 
 static void run(void *arg)
 {
-	ERR(b1_peer_run(arg, UINT64_MAX), ECANCELED);
+	ERR(b1_peer_run(arg, UINT64_MAX), ESHUTDOWN);
 }
 
 static b1_peer *client, *server;

@@ -68,7 +68,7 @@ int server_handler(b1_node *node, b1_message *message, void *userdata)
 		break;
 	case STOP:
 		OK(b1_message_reply_bytes(message, "", 0));
-		return -ECANCELED;
+		return -ESHUTDOWN;
 	default:
 		FAIL("what is %d?", data[0]);
 	}
@@ -79,7 +79,7 @@ void server_run(void *arg)
 {
 	struct server *s = arg;
 
-	ERR(b1_peer_run(s->peer, UINT64_MAX), ECANCELED);
+	ERR(b1_peer_run(s->peer, UINT64_MAX), ESHUTDOWN);
 }
 
 void server_init(struct server *s)
