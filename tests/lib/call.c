@@ -175,6 +175,8 @@ TEST("LIB-4 CALL-2 errors have a name and a text, that fits into any reply")
 	server_deinit(&s);
 }
 
+#define LONG_NAME "an.error.whose.name.is.as.long.as.the.name.of.an.error.can.be.x"
+
 TEST("LIB-4 an error that does not follow the format is one without a name")
 {
 	const struct {
@@ -185,8 +187,10 @@ TEST("LIB-4 an error that does not follow the format is one without a name")
 		{ "", 0, "", "" },	  { "n", 1, "", "" },	     { "\0", 1, "", "" },
 		{ "n\0", 2, "", "" },	  { "name", 4, "", "" },     { "n\0t", 3, "", "" },
 		{ "\0\0", 2, "", "" },	  { "n\0\0", 3, "n", "" },   { "n\0t\0", 4, "n", "t" },
-		{ "n\0t\0u\0", 6, "n", "t" }, { "n\0t\0u", 5, "", "" },
+		{ "n\0t\0u\0", 6, "n", "t" }, { "n\0t\0u", 5, "", "" },  { "\0t\0", 3, "", "" },
+		{ LONG_NAME "\0t\0", 66, LONG_NAME, "t" }, { LONG_NAME "n\0t\0", 67, "", "" },
 	};
+	_Static_assert(sizeof(LONG_NAME) - 1 == B1_ERROR_NAME_MAX, "");
 	struct bus1_cmd_node node = { 0 };
 	struct bus1_cmd_transfer transfer = { .ids = (uintptr_t)&node.id, .n_ids = 1 };
 	struct bus1_msg msg;
