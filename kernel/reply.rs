@@ -159,7 +159,7 @@ fn is_bytes(cmd: &bus1_cmd_reply) -> bool {
         && recv.n_release | recv.n_drop <= 1
         && recv.msg_size as usize == size_of::<bus1_msg>()
         && send.dest != 0
-        && is_common(send)
+        && is_common(send, 0)
 }
 
 /// The command is not to answer again if it is repeated.

@@ -82,7 +82,7 @@ fn is_bytes(cmd: &bus1_cmd_call) -> bool {
         && recv.msg_size as usize == size_of::<bus1_msg>()
         && cmd.reply_size <= u64::from(abi::BUS1_MAX_PAYLOAD)
         && recv.buf_size >= INLINE as u32
-        && is_common(send)
+        && is_common(send, send::WAIT)
 }
 
 pub(crate) fn call(peer: &Arc<Peer>, cmd: &mut bus1_cmd_call, arg: UserPtr) -> Result {
@@ -141,9 +141,25 @@ fn send_and_wait(
     arg: UserPtr,
 ) -> Result {
     let (entry, call) = new.share();
-    let (woken, given) = calling::link(entry, peer)?;
-    let next = start(&call, woken, given);
-    wait(peer, call, next, Waiting::new(cmd, arg))
+    match calling::link(entry, peer) {
+        Ok((woken, given)) => {
+            let next = start(&call, woken, given);
+            wait(peer, call, next, Waiting::new(cmd, arg))
+        }
+        Err(e) if e == EAGAIN && cmd.send.flags != 0 => {
+            drop(call);
+            wait_for_room(peer, cmd, arg)
+        }
+        Err(e) => Err(e),
+    }
+}
+
+/// The receiver has no room, and the command says to wait for that. What it gives back is given back.
+#[cold]
+#[inline(never)]
+fn wait_for_room(peer: &Arc<Peer>, cmd: &mut bus1_cmd_call, arg: UserPtr) -> Result {
+    let to = send::target(peer, cmd.send.dest)?;
+    call_to(peer, to, cmd, arg)
 }
 
 /// The request is linked, or was given to a thread. Who is to be handed the CPU.

@@ -78,10 +78,10 @@ pub(crate) fn check(cmd: &bus1_cmd_send) -> Result {
     Ok(())
 }
 
-/// Nothing is asked for but bytes, in one part, to one destination; `n_handles` apart.
+/// Nothing is asked for but bytes, in one part, to one destination; `n_handles` and `flags` apart.
 #[inline(always)]
-pub(crate) fn is_common(cmd: &bus1_cmd_send) -> bool {
-    let none = cmd.flags
+pub(crate) fn is_common(cmd: &bus1_cmd_send, flags: u64) -> bool {
+    let none = (cmd.flags & !flags)
         | cmd.dests
         | cmd.errors
         | cmd.iovs
@@ -95,7 +95,7 @@ pub(crate) fn is_common(cmd: &bus1_cmd_send) -> bool {
 
 #[inline(always)]
 pub(crate) fn send(peer: &Arc<Peer>, cmd: &bus1_cmd_send) -> Result {
-    if is_common(cmd) {
+    if is_common(cmd, 0) {
         let payload = Payload::One(cmd.data, cmd.len as usize);
         if cmd.n_handles == 1 {
             if send_handle(peer, cmd, &payload)? {
