@@ -193,6 +193,7 @@ void bus1_priority_set(struct task_struct *task,
 /* The memory of the current process, without keeping what is in it. */
 struct mm_struct *bus1_mm_get(void);
 void bus1_mm_put(struct mm_struct *mm);
+bool bus1_mm_is_current(struct mm_struct *mm);
 /*
  * Pin a page of that, to be read, or written to. -ERESTARTSYS if a signal comes
  * while it is brought in, -EFAULT if there is none (any more).

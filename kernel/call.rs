@@ -100,6 +100,13 @@ pub(crate) struct Reply {
     pub(crate) error: Option<Error>,
 }
 
+/// What of a call [stands in a queue](Call::peek).
+pub(crate) struct Peeked {
+    pub(crate) place: i8,
+    /// If it is more than small.
+    pub(crate) more: Option<Arc<Item<Message>>>,
+}
+
 /// How a result comes to its caller.
 pub(crate) enum Came {
     /// It is to be woken.
@@ -161,6 +168,9 @@ pub(crate) struct Call {
     taken: Atomic<bool>,
     /// A lease of it was of memory that is not there.
     pub(crate) fault: Atomic<bool>,
+    /// What its user is charged for: see [`settle`](Self::settle).
+    owes_request: Atomic<bool>,
+    owes_reply: Atomic<bool>,
     /// The request is in the call itself.
     is_small: bool,
     /// Of the request, in bytes.
@@ -208,12 +218,7 @@ impl PinnedDrop for Call {
     #[inline]
     fn drop(self: Pin<&mut Self>) {
         drop(self.take_task());
-        let most = self.terms.most;
-        let user = self.caller.user;
-        if most.files != 0 {
-            user.discharge(Limit::Files, usize::from(most.files));
-        }
-        user.discharge(Limit::Messages, 1 + usize::from(most.handles));
+        self.settle();
     }
 }
 
@@ -262,7 +267,7 @@ pub(crate) struct NewCall(UniqueArc<Item<Call>>);
 static LAST_CHAIN: Atomic<u64> = Atomic::new(0);
 
 /// So many nested requests are looked at in one section.
-const LOOKS: usize = 128;
+const LOOKS: usize = 1024;
 
 impl NewCall {
     /// EDQUOT if the caller's user has too many messages, ENOMEM. Not in line: then the fields go from
@@ -311,6 +316,8 @@ impl NewCall {
             raised: Atomic::new(0),
             taken: Atomic::new(!is_async),
             fault: Atomic::new(false),
+            owes_request: Atomic::new(true),
+            owes_reply: Atomic::new(true),
             is_small,
             len: len as u32,
             task: Atomic::new(ptr::null_mut()),
@@ -443,22 +450,72 @@ impl Call {
         unsafe { &mut *self.inline_reply.get().cast() }
     }
 
-    /// What stands in a queue, if it is more than small: the request, or the reply.
+    /// What stands in a queue, or was taken off and is to be dropped, if it is more than small: the
+    /// request, or the reply. By whose it is; under the lock of that queue, if it stands there. A
+    /// request that is served is its receiver's alone, who may [drop](Self::drop_request) it at any time.
     #[inline]
     pub(crate) fn message(&self) -> Option<&Message> {
         match self.place.load(Relaxed) {
-            NOTICE | TOLD => None,
+            QUEUED => self.request().map(Draft::get),
             REPLY => self.large_reply(),
-            _ => self.request().map(Draft::get),
+            _ => None,
         }
     }
 
-    /// The same to be looked at without the lock of that queue, which is held.
-    pub(crate) fn shared_message(&self) -> Option<Arc<Item<Message>>> {
-        match self.place.load(Relaxed) {
+    /// What stands in a queue, to be looked at without the lock of that, which is held.
+    pub(crate) fn peek(&self) -> Peeked {
+        let place = self.place.load(Relaxed);
+        let more = match place {
             QUEUED => self.request().map(Draft::message),
             REPLY if self.reply().has_draft => self.reply().draft.as_ref().map(Draft::message),
             _ => None,
+        };
+        Peeked { place, more }
+    }
+
+    /// The caller has its end of the call, told or not: its user does not pay for it any more, nor is
+    /// anything set aside, though others may keep the call: who serves it, or calls that are part of it. By
+    /// who has the result, or drops it. Under no lock.
+    #[inline(always)]
+    pub(crate) fn finish(&self) {
+        // SAFETY: By the caller.
+        if let Some(draft) = unsafe { self.reply_mut() }.draft.take() {
+            draft.recycle(&self.caller);
+        }
+        self.settle();
+    }
+
+    /// Its user is discharged, once. By who may [finish](Self::finish) it, or under the server's lock
+    /// where the caller has left.
+    #[inline(always)]
+    fn settle(&self) {
+        self.settle_reply();
+        if self.owes_request.load(Relaxed) {
+            self.owes_request.store(false, Relaxed);
+            // Last: it keeps the user.
+            self.caller.user.discharge(Limit::Messages, 1);
+        }
+    }
+
+    /// The same of what the reply might have brought.
+    #[inline(always)]
+    fn settle_reply(&self) {
+        let most = self.terms.most;
+        if most.files | most.handles == 0 || !self.owes_reply.load(Relaxed) {
+            return;
+        }
+        self.owes_reply.store(false, Relaxed);
+        let user = self.caller.user;
+        user.discharge(Limit::Files, usize::from(most.files));
+        user.discharge(Limit::Messages, usize::from(most.handles));
+    }
+
+    /// The caller has left. What it has asked is there as long as the server has not dropped that, and so
+    /// long its user pays for it, but not for a reply. With the server's lock held.
+    pub(crate) fn settle_left(&self, _server: &mut Inner) {
+        match self.place.load(Relaxed) {
+            SERVED | NOTICE | TOLD => self.settle_reply(),
+            _ => self.settle(),
         }
     }
 
@@ -723,5 +780,8 @@ impl Call {
     pub(crate) fn leave_server(&self, server: &mut Inner) {
         self.place.store(OVER, Relaxed);
         server.book.discharge(self.account, &Amounts::MESSAGE);
+        if self.state() == LEFT {
+            self.settle_left(server);
+        }
     }
 }

@@ -3,8 +3,7 @@
 //! How what is received is written to the caller's memory.
 
 use crate::abi::{self, bus1_cmd_recv, bus1_handle, bus1_msg};
-use crate::call::{Call, NOTICE, QUEUED, REPLY, SERVED, TOLD};
-use crate::item::Item;
+use crate::call::{Call, Peeked, QUEUED, REPLY, SERVED};
 use crate::message::{Kind, Message};
 use crate::user::{self, copy_out, write_entry, write_handle, write_pair};
 use core::mem::{offset_of, size_of};
@@ -215,19 +214,28 @@ fn describe_call(call: &Receive<'_>, c: &Call, at: &mut Cursor, drops: bool) -> 
     }
 }
 
-/// What of a call stands in a queue, with what it brings, if it is more than small.
+/// What of a call stood in a queue when it was peeked at.
 pub(crate) fn describe_peeked(
     call: &Receive<'_>,
     c: &Call,
-    more: Option<&Item<Message>>,
+    peeked: &Peeked,
     at: &mut Cursor,
 ) -> Result {
-    let more = more.map(|m| &m.body);
-    match c.place.load(Relaxed) {
-        NOTICE | TOLD => describe_cancelled(call, c, at),
+    let more = peeked.more.as_ref().map(|m| &m.body);
+    match peeked.place {
         REPLY => describe_reply_as(call, c, more, at, false),
-        // It may be served by now.
-        _ => describe_request_as(call, c, more, at, false),
+        QUEUED => describe_request_as(call, c, more, at, false),
+        _ => describe_cancelled(call, c, at),
+    }
+}
+
+/// Of buf[].
+pub(crate) fn size_of_peeked(call: &Receive<'_>, c: &Call, peeked: &Peeked) -> usize {
+    match (&peeked.more, peeked.place) {
+        (Some(m), _) => Layout::new(call, &m.body, 0).end,
+        (None, QUEUED) => c.inline().len().next_multiple_of(8),
+        (None, REPLY) => c.inline_reply().len().next_multiple_of(8),
+        _ => 0,
     }
 }
 

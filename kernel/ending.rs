@@ -8,7 +8,7 @@ use crate::calling;
 use crate::errno::{econnaborted, econnreset, ehostunreach};
 use crate::inherit;
 use crate::item::{downcast_call, Entry};
-use crate::message::{Draft, Kind};
+use crate::message::Kind;
 use crate::park::Waker;
 use crate::peer::{Inner, Peer, Woken};
 use crate::trace;
@@ -31,10 +31,13 @@ pub(crate) fn deliver(call: &CallRef) {
     }
     let caller = &call.caller;
     let mut inner = caller.inner.lock();
-    let woken = match inner.call(call.id.load(Relaxed)) {
-        Some(CallEntry::Made(c)) if Arc::ptr_eq(c, call) => push_reply(call, &mut inner, false),
-        _ => Woken::NOBODY,
-    };
+    let is_known = matches!(inner.call(call.id.load(Relaxed)),
+        Some(CallEntry::Made(c)) if Arc::ptr_eq(c, call));
+    if !is_known {
+        drop(inner);
+        return call.finish();
+    }
+    let woken = push_reply(call, &mut inner, false);
     drop(inner);
     woken.wake();
 }
@@ -64,9 +67,18 @@ pub(crate) fn fail(call: &CallRef, error: Error) {
     match call.decide() {
         Came::Waiting(Some(waker)) => waker.wake(),
         Came::Away => deliver(call),
-        Came::Waiting(None) | Came::Late => (),
+        Came::Late => drop_late(call),
+        Came::Waiting(None) => (),
     }
     inherit::end(call);
+}
+
+/// The result comes too late: what was set aside for it goes back now, whoever keeps the call. By who had the
+/// right to answer, without a lock.
+#[cold]
+pub(crate) fn drop_late(call: &Call) {
+    // SAFETY: By the caller: and the caller of the call, who has left, does not look at it.
+    drop(unsafe { call.reply_mut() }.draft.take());
 }
 
 /// Takes the request with a token to be answered, for good: the right to answer is the caller's. ENXIO,
@@ -130,6 +142,7 @@ pub(crate) fn withdraw(call: &CallRef) {
         }
         _ => (),
     }
+    call.settle_left(&mut inner);
     server.unlock_room(inner);
     if let Some(entry) = &entry {
         trace::dropped(entry, abi::BUS1_WHY_WITHDRAWN);
@@ -154,17 +167,19 @@ pub(crate) fn unserve(server: &Peer, call: &CallRef) {
     let mut error = None;
     let mut nested = None;
     let mut inner = server.inner.lock();
-    let token = call.token.load(Relaxed);
-    // Another thread may have guessed the token.
-    if call.answering.load(Relaxed) || !matches!(inner.call(token), Some(CallEntry::Served(_))) {
-        return;
-    }
-    let entry = inner.remove_call(token);
+    let mut is_back = true;
     if let Some(draft) = call.request() {
         draft.get().passed().add_in_hand(-1);
+        is_back = draft.get().untake(&mut inner);
     }
-    let is_back = |request: &Draft| request.get().untake(&mut inner);
-    if call.place.load(Relaxed) != SERVED || !call.request().is_none_or(is_back) {
+    let token = call.token.load(Relaxed);
+    // Another thread may have guessed the token: then what the request brings goes with this.
+    if call.answering.load(Relaxed) || !matches!(inner.call(token), Some(CallEntry::Served(_))) {
+        server.unlock_room(inner);
+        return call.drop_request(server);
+    }
+    let entry = inner.remove_call(token);
+    if call.place.load(Relaxed) != SERVED || !is_back {
         // Its notice, if the caller has left.
         garbage = inner.queue.remove(&**call);
         call.leave_server(&mut inner);
@@ -175,7 +190,10 @@ pub(crate) fn unserve(server: &Peer, call: &CallRef) {
     server.unlock_room(inner);
     drop((garbage, entry));
     match (error, nested) {
-        (Some(e), _) => fail(call, e),
+        (Some(e), _) => {
+            call.drop_request(server);
+            fail(call, e);
+        }
         (None, Some(waker)) => give(call, waker),
         (None, None) => server.wake(),
     }
@@ -184,9 +202,13 @@ pub(crate) fn unserve(server: &Peer, call: &CallRef) {
 /// Drops what was taken off a queue, and ends the call if it was the request of one.
 pub(crate) fn discard(item: Entry, why: u32) {
     trace::dropped(&item, why);
-    let is_request = matches!(item.kind(), Kind::Call(c) if c.place.load(Relaxed) == QUEUED);
-    if !is_request {
-        return drop(item);
+    match item.kind() {
+        Kind::Call(c) if c.place.load(Relaxed) == QUEUED => (),
+        Kind::Call(c) if c.place.load(Relaxed) == REPLY => {
+            c.finish();
+            return drop(item);
+        }
+        _ => return drop(item),
     }
     let error = if why == abi::BUS1_WHY_RECEIVER {
         econnaborted()
@@ -220,6 +242,9 @@ pub(crate) fn close(entry: CallEntry) {
         CallEntry::Made(call) => {
             if call.leave_from(AWAY) {
                 withdraw(&call);
+            } else if !call.terms.is_async {
+                // It had a result, and nobody came for that.
+                call.finish();
             }
         }
     }

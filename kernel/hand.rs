@@ -67,7 +67,10 @@ pub(crate) fn finish_dropped(
                     drop_request(&call, econnaborted());
                 }
             }
-            REPLY => forget(c),
+            REPLY => {
+                forget(c);
+                c.finish();
+            }
             _ => (),
         }
         return used;
@@ -82,10 +85,12 @@ fn finish_call(peer: &Arc<Peer>, call: &Receive<'_>, c: &Call, used: usize) -> u
         return used;
     }
     forget(c);
-    match c.message() {
+    let end = match c.message() {
         Some(message) => finish_message(peer, call, message, used, false),
         None => used + c.inline_reply().len().next_multiple_of(8),
-    }
+    };
+    c.finish();
+    end
 }
 
 /// A notice, or a reply, was received.
@@ -155,6 +160,7 @@ fn put_back_request(call: &CallRef, mut server: Guard<'_>) {
 /// become void meanwhile.
 #[cold]
 fn put_back(peer: &Arc<Peer>, mut hand: Items, drops: bool) {
+    let mut n = 0;
     while let Some(entry) = hand.pop_back() {
         let mut inner = peer.inner.lock();
         add_in_hand(entry.kind(), -1);
@@ -171,6 +177,7 @@ fn put_back(peer: &Arc<Peer>, mut hand: Items, drops: bool) {
             Kind::Test(_) => (false, None),
         };
         if !void {
+            n += 1;
             if !entry.kind().is_request() {
                 inner.queue.push_front(entry);
             } else if let Ok(call) = downcast_call(entry) {
@@ -189,7 +196,10 @@ fn put_back(peer: &Arc<Peer>, mut hand: Items, drops: bool) {
             retell(peer, id);
         }
     }
-    peer.wake();
+    // One thread for one thing.
+    for _ in 0..n.max(1) {
+        peer.wake();
+    }
 }
 
 #[cold]

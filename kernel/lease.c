@@ -21,6 +21,11 @@ void bus1_mm_put(struct mm_struct *mm)
 	mmdrop(mm);
 }
 
+bool bus1_mm_is_current(struct mm_struct *mm)
+{
+	return current->mm == mm;
+}
+
 int bus1_page_pin(struct mm_struct *mm, __u64 address, bool write,
 		  struct page **page)
 {
@@ -31,14 +36,15 @@ int bus1_page_pin(struct mm_struct *mm, __u64 address, bool write,
 	if (!mmget_not_zero(mm))
 		return -EFAULT;
 	if (mmap_read_lock_killable(mm)) {
-		mmput(mm);
+		mmput_async(mm);
 		return -ERESTARTSYS;
 	}
 	n = pin_user_pages_remote(mm, untagged_addr_remote(mm, address), 1,
 				  flags, page, &locked);
 	if (locked)
 		mmap_read_unlock(mm);
-	mmput(mm);
+	/* Never here, if it is the last: that may take its time. */
+	mmput_async(mm);
 	if (n == 1)
 		return 0;
 	return signal_pending(current) ? -ERESTARTSYS : -EFAULT;

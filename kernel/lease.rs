@@ -75,9 +75,12 @@ impl Leases {
         self.list.len() as u32
     }
 
-    /// The caller waits, or does not any more.
+    /// The caller waits, or does not any more. It is the process whose memory it is: another, which has
+    /// the peer too, may wait for the call, but lends nothing.
     pub(crate) fn set_open(&self, open: bool) {
-        *self.is_open.lock() = open;
+        // SAFETY: There is a reference; it is only compared.
+        let is_own = unsafe { abi::bus1_mm_is_current(self.mm.as_ptr()) };
+        *self.is_open.lock() = open && is_own;
     }
 
     /// Copies within one page of the caller's.

@@ -12,7 +12,7 @@
 use crate::abi::{self, bus1_cmd_recv};
 use crate::call::{Call, CallRef, QUEUED};
 use crate::describe::{
-    describe, describe_peeked, describe_request, describe_writable, fit, size_in_buf,
+    describe, describe_peeked, describe_request, describe_writable, fit, size_in_buf, size_of_peeked,
     Cursor, Receive,
 };
 use crate::ending::unserve;
@@ -448,6 +448,13 @@ fn take_many(
         });
         let mut parked = false;
         if let (None, 0, 0, Some(receiver)) = (&taken, at.n, needed, receiver) {
+            // It may have come since the section before.
+            if let Some(handle) = pop_writable(&mut inner) {
+                peer.unlock_room(inner);
+                before.done(peer, false);
+                peer.drop_items(garbage, abi::BUS1_WHY_DEAD);
+                return take_writable(peer, call, handle);
+            }
             // SAFETY: The caller keeps it until it is out.
             unsafe { park(peer, &mut inner, receiver) };
             parked = true;
@@ -561,29 +568,29 @@ fn take_writable(peer: &Arc<Peer>, call: &mut Receive<'_>, handle: Writable) -> 
 
 /// Shows a message that stays where it is.
 fn peek(peer: &Arc<Peer>, call: &mut Receive<'_>) -> Result<bool> {
-    let (item, more): (Arc<DynItem>, _) = {
+    let (item, peeked): (Arc<DynItem>, _) = {
         let mut inner = peer.inner.lock();
         let Some(item) = inner.queue.nth(call.cmd.index as usize) else {
             return Ok(false);
         };
-        // Who receives it may drop that meanwhile.
-        let more = match item.kind() {
-            Kind::Call(c) => c.shared_message(),
+        // It may be received, answered and over before it is shown.
+        let peeked = match item.kind() {
+            Kind::Call(c) => Some(c.peek()),
             _ => None,
         };
-        (item.into(), more)
+        (item.into(), peeked)
     };
     let mut at = Cursor { n: 0, used: 0 };
-    let needed = match (item.kind(), &more) {
-        (Kind::Call(_), Some(message)) => size_in_buf(call, Kind::Message(message)),
+    let needed = match (item.kind(), &peeked) {
+        (Kind::Call(c), Some(peeked)) => size_of_peeked(call, c, peeked),
         (kind, _) => size_in_buf(call, kind),
     };
     if needed > call.cmd.buf_size as usize {
         return Err(too_small(peer, call, needed));
     }
-    match item.kind() {
-        Kind::Call(c) => describe_peeked(call, c, more.as_deref(), &mut at)?,
-        kind => describe(call, kind, &mut at, false)?,
+    match (item.kind(), &peeked) {
+        (Kind::Call(c), Some(peeked)) => describe_peeked(call, c, peeked, &mut at)?,
+        (kind, _) => describe(call, kind, &mut at, false)?,
     }
     Ok(true)
 }

@@ -10,7 +10,7 @@ use crate::abi::{self, bus1_cmd_reply, bus1_cmd_send, bus1_msg};
 use crate::baggage::Baggage;
 use crate::call::{Call, CallEntry, CallRef, Came, Guard, Reply, Terms, LEFT};
 use crate::describe::Receive;
-use crate::ending::{deliver, fail, take_answered, take_token};
+use crate::ending::{deliver, drop_late, fail, take_answered, take_token};
 use crate::errno::{ecanceled, econnaborted};
 use crate::give_back::{give_back, GiveBack};
 use crate::handle::Retired;
@@ -220,6 +220,9 @@ impl<'a, const ONLY: bool> Answer<'a, ONLY> {
             if self.token == 0 {
                 used_up(arg);
             }
+            if let Some(call) = self.call.take() {
+                end_late(&call);
+            }
         }
         r
     }
@@ -296,6 +299,25 @@ impl<const ONLY: bool> Before for Answer<'_, ONLY> {
     fn next(&mut self) -> Option<Waker> {
         self.next.take()
     }
+}
+
+/// It was answered too late.
+#[cold]
+fn end_late(call: &Call) {
+    drop_late(call);
+    inherit::end(call);
+}
+
+/// An answer could not be made: another can be, unless the caller has left. Then what it has set aside goes
+/// back, to be dropped without the lock.
+#[cold]
+fn stop_answer(call: &Call, _server: &mut Inner) -> Option<Draft> {
+    call.answering.store(false, Relaxed);
+    if call.state() != LEFT {
+        return None;
+    }
+    // SAFETY: Nobody else answers, as long as the lock is held, and who will finds that it is too late.
+    unsafe { call.reply_mut() }.draft.take()
 }
 
 /// A call was answered. A thread that was raised for it wakes the caller before it falls back: others might
@@ -414,6 +436,7 @@ fn start_answer(peer: &Peer, mut inner: Guard<'_>, token: u64) -> Result<CallRef
     peer.unlock_room(inner);
     if let Some((call, _notice)) = left {
         trace::replied(peer, &call);
+        end_late(&call);
     }
     r
 }
@@ -441,8 +464,8 @@ fn fill_bytes(
     // SAFETY: It is marked as being answered, by us.
     let filled = copy_bytes(unsafe { call.reply_mut() }, &call.terms, payload);
     if filled.is_err() {
-        let _inner = peer.inner.lock();
-        call.answering.store(false, Relaxed);
+        let late = stop_answer(&call, &mut peer.inner.lock());
+        drop(late);
     }
     filled
 }
@@ -467,14 +490,16 @@ fn answer(peer: &Arc<Peer>, cmd: &bus1_cmd_reply, token: u64) -> Result<Option<W
     let call = start_answer(peer, peer.inner.lock(), token)?;
     let filled = fill(peer, &call, &mut load, &payload);
     let mut inner = peer.inner.lock();
-    call.answering.store(false, Relaxed);
     let moving = match filled {
         Ok(moving) => moving,
         Err(e) => {
+            let late = stop_answer(&call, &mut inner);
             drop(inner);
+            drop(late);
             return Err(e);
         }
     };
+    call.answering.store(false, Relaxed);
     let taken = take_answered(&mut inner, token);
     peer.unlock_room(inner);
     // Nobody else can have: it was marked.
@@ -486,7 +511,7 @@ fn answer(peer: &Arc<Peer>, cmd: &bus1_cmd_reply, token: u64) -> Result<Option<W
     trace::replied(peer, &call);
     let mut next = match call.decide() {
         Came::Late => {
-            inherit::end(&call);
+            end_late(&call);
             return Err(ecanceled());
         }
         Came::Waiting(next) => next,

@@ -240,17 +240,22 @@ fn send_or_wait(
     let mut to = Some(to);
     let mut gate: Option<Arc<Gate>> = None;
     loop {
-        let to = match to.take() {
-            Some(to) => to,
-            None => send::target(peer, dest)?,
-        };
-        // By itself: for room here nobody waits.
-        let reply = reserve(peer, cmd)?;
-        let r = make(peer, to, cmd, payload, reply, arg);
+        let reply = reserve(peer, cmd);
+        // For room here nobody waits.
+        let is_full = matches!(reply, Err(EAGAIN));
+        let r = reply.and_then(|reply| {
+            let to = match to.take() {
+                Some(to) => to,
+                None => send::target(peer, dest)?,
+            };
+            make(peer, to, cmd, payload, reply, arg)
+        });
+        // Whatever came of it.
         if let Some(gate) = gate.take() {
             gate.pass_on();
         }
-        if !matches!(r, Err(EAGAIN)) || cmd.send.flags & (send::WAIT | send::NOTIFY) == 0 {
+        let waits = cmd.send.flags & (send::WAIT | send::NOTIFY) != 0;
+        if !matches!(r, Err(EAGAIN)) || is_full || !waits {
             return r;
         }
         let need = send::need(&cmd.send, payload).and_message();

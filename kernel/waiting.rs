@@ -176,9 +176,11 @@ fn take_result(peer: &Arc<Peer>, call: CallRef, waiting: &mut Waiting<'_>) -> Re
         return take_large(peer, call, waiting);
     }
     if let Some(e) = call.reply().error {
+        call.finish();
         return Err(e);
     }
     tell_result(&waiting.receive, &call).inspect_err(|_| keep_result(&call))?;
+    call.finish();
     peer.spare_call.put(call);
     Ok(())
 }
@@ -193,6 +195,7 @@ fn take_large(peer: &Arc<Peer>, call: CallRef, waiting: &mut Waiting<'_>) -> Res
         let _ = user::put_u64(waiting.id, 0);
     }
     if let Some(e) = call.reply().error {
+        call.finish();
         return Err(e);
     }
     if let Some(message) = call.large_reply() {
@@ -206,6 +209,7 @@ fn take_large(peer: &Arc<Peer>, call: CallRef, waiting: &mut Waiting<'_>) -> Res
             add_in_hand(Kind::Message(message), -1);
             if !message.untake_reply(&mut inner) {
                 // It was given back untold.
+                call.finish();
                 return Err(e);
             }
         }
@@ -215,10 +219,7 @@ fn take_large(peer: &Arc<Peer>, call: CallRef, waiting: &mut Waiting<'_>) -> Res
     if let Some(message) = call.large_reply() {
         finish_message(peer, &waiting.receive, message, 0, false);
     }
-    // SAFETY: We take the result.
-    if let Some(draft) = unsafe { call.reply_mut() }.draft.take() {
-        draft.recycle(peer);
-    }
+    call.finish();
     peer.spare_call.put(call);
     Ok(())
 }
@@ -289,7 +290,9 @@ pub(crate) fn resume(
             tell_nested(peer, &call, nested, &mut waiting)
         }
         Err(e) => {
-            waiting.receive.restore_given();
+            if back != GiveBack::NOTHING {
+                waiting.receive.restore_given();
+            }
             if let Some(next) = next {
                 next.wake();
             }
