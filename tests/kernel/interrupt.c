@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* CALL-2, CALL-4: signals, debuggers and death of who has called. */
 #include "call.h"
-#include "tar.h"
 
 #include <sched.h>
 #include <setjmp.h>
@@ -53,33 +52,6 @@ TEST("CALL-4 a signal ends a call, and the server is told if it has the request"
 		OK(answer_str(&w.b, GOT_CALL(&w.b, w.nb, "x"), "y"));
 		call_join(&c);
 		REPLIED(&c, "y");
-	}
-	pair_close(&w);
-}
-
-TEST("CALL-4 a signal while the reply is on its way")
-{
-	struct pair w = pair_new();
-
-	catch_signal(SIGUSR1, 0);
-	for (int large = 0; large < 2; large++) {
-		struct tar t = tar_new();
-		struct answerer s;
-		struct call c;
-
-		call_init_str(&c, &w.a, w.to_b, "x");
-		c.cmd.reply_size = large ? LARGE : 0;
-		call_start(&c);
-		answerer_start(&s, &w.b, GOT_CALL(&w.b, w.nb, "x"), tar_edge(&t, 8),
-			       large ? LARGE : 16);
-		tar_wait(&t);
-		/* It does not wait for who may never be done. */
-		shoot(&c, SIGUSR1);
-		ERR(call_join(&c), EINTR);
-		tar_melt(&t);
-		test_join(&s.thread);
-		ERR(s.r, ECANCELED);
-		pair_idle(&w);
 	}
 	pair_close(&w);
 }
@@ -162,32 +134,6 @@ TEST("CALL-4 a call that was repeated ends by its deadline, and by another signa
 	pair_close(&w);
 }
 
-/* A handler that stays until it is let go. */
-static int in_handler, leave_handler;
-
-static void linger(int sig)
-{
-	__atomic_store_n(&in_handler, 1, __ATOMIC_RELEASE);
-	while (!__atomic_load_n(&leave_handler, __ATOMIC_ACQUIRE))
-		sched_yield();
-}
-
-static void linger_start(struct call *c)
-{
-	struct sigaction sa = { .sa_handler = linger, .sa_flags = SA_RESTART };
-
-	OK(SYS(sigaction(SIGUSR1, &sa, NULL)));
-	in_handler = leave_handler = 0;
-	shoot(c, SIGUSR1);
-	while (!__atomic_load_n(&in_handler, __ATOMIC_ACQUIRE))
-		sched_yield();
-}
-
-static void linger_end(void)
-{
-	__atomic_store_n(&leave_handler, 1, __ATOMIC_RELEASE);
-}
-
 TEST("CALL-2 a call ends in all its ways while its thread is in a handler")
 {
 	u8 data[LARGE] = {};
@@ -204,7 +150,7 @@ TEST("CALL-2 a call ends in all its ways while its thread is in a handler")
 			c.cmd.recv.deadline = test_now() + 400000000ULL * test_slow();
 		call_start(&c);
 		token = GOT_CALL(&w.b, w.nb, "x");
-		linger_start(&c);
+		linger_start(c.thread.thread);
 		EQ(peer_info(&w.a).n_calls, 1);
 		NE(c.cmd.id, 0);
 		switch (how / 2) {
