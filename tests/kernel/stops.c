@@ -390,6 +390,7 @@ static void stop_nested(enum way how_to)
 
 			call_init_str(&back, &w.b, to_a, "back");
 			back.cmd.parent = token;
+			test_asleep(pid, pid);
 			stop(pid);
 			if (how) {
 				call_start(&back);
@@ -403,6 +404,7 @@ static void stop_nested(enum way how_to)
 			REPLIED(&back, "done");
 		}
 		/* The outer reply, too. */
+		test_asleep(pid, pid);
 		stop(pid);
 		if (!how)
 			go_on(pid);
@@ -473,10 +475,9 @@ TEST("CALL-4 the system is put to sleep and wakes, and who waits goes on")
 	u64 token;
 	u32 n;
 
-	/* As if: threads are frozen for a second, and nothing else is done. */
+	/* As if: threads are frozen for some seconds, and nothing else is done. */
 	if (geteuid() || write_file("/sys/power/pm_test", "freezer"))
 		SKIP("no test of the freezer");
-	write_file("/sys/module/suspend/parameters/pm_test_delay", "1");
 	w = pair_new();
 	v = pair_new();
 	call_start_str(&served, &w.a, w.to_b, "served");
@@ -492,6 +493,8 @@ TEST("CALL-4 the system is put to sleep and wakes, and who waits goes on")
 	slept[1] = times_slept(s.thread.tid);
 	int r = write_file("/sys/power/state", "freeze");
 	OK(write_file("/sys/power/pm_test", "none"));
+	if (r == -EBUSY)
+		SKIP("the system does not sleep now");
 	OK(r);
 	/* These are not even woken for that. */
 	EQ(times_slept(served.thread.tid), slept[0]);

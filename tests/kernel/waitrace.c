@@ -328,7 +328,7 @@ static void against_sigkill(enum end end)
 {
 	struct last_words *words = mmap(NULL, page_size(), PROT_READ | PROT_WRITE,
 					MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-	u32 n_ended = 0, n_killed = 0;
+	u32 n_ended = 0, n_killed = 0, skew = 1000;
 
 	CHECK(words != MAP_FAILED);
 	d.r.rounds = test_rounds(100);
@@ -352,14 +352,18 @@ static void against_sigkill(enum end end)
 			sched_yield();
 		if (kill_first)
 			OK(SYS(kill(pid, SIGKILL)));
-		/* Far apart at times: the one that comes first is done then. */
-		spin(i % 8 * (i % 8) * (i & 4 ? 10 : 400));
+		spin(i % 8 * (i % 8) * 10);
 		r = end_make(end, i);
+		/* The caller has just about the time to return. */
 		if (!kill_first) {
-			spin(i % 8 * (i % 8) * 400);
+			spin(skew);
 			OK(SYS(kill(pid, SIGKILL)));
 		}
 		EQ(waitpid(pid, &(int){0}, 0), pid);
+		if (!kill_first && words->has_returned)
+			skew -= skew / 8;
+		else if (!kill_first)
+			skew += skew / 8 + 100;
 		if (__atomic_load_n(&words->has_returned, __ATOMIC_ACQUIRE)) {
 			EQ(words->r, -error_of(end));
 			OK(r);
