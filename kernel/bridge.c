@@ -351,6 +351,11 @@ int bus1_wait_for(struct wait_queue_head *wait, const bool *flag,
 	long r;
 
 	init_wait_entry(&entry, WQ_FLAG_EXCLUSIVE);
+	/*
+	 * Not TASK_FREEZABLE: who is frozen leaves the queue, as for a signal,
+	 * and begins anew later. In it, it could be the one that is woken, and
+	 * others would wait for it.
+	 */
 	for (;;) {
 		r = prepare_to_wait_event(wait, &entry, TASK_INTERRUPTIBLE);
 		if (bus1_is_set(flag))

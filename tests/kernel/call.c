@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "call.h"
 
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -322,6 +323,31 @@ void catch_signal(int sig, int flags)
 	struct sigaction sa = { .sa_handler = nothing, .sa_flags = flags };
 
 	OK(SYS(sigaction(sig, &sa, NULL)));
+}
+
+static int in_handler, leave_handler;
+
+static void linger(int sig)
+{
+	__atomic_store_n(&in_handler, 1, __ATOMIC_RELEASE);
+	while (!__atomic_load_n(&leave_handler, __ATOMIC_ACQUIRE))
+		sched_yield();
+}
+
+void linger_start(pthread_t thread)
+{
+	struct sigaction sa = { .sa_handler = linger, .sa_flags = SA_RESTART };
+
+	OK(SYS(sigaction(SIGUSR1, &sa, NULL)));
+	in_handler = leave_handler = 0;
+	EQ(pthread_kill(thread, SIGUSR1), 0);
+	while (!__atomic_load_n(&in_handler, __ATOMIC_ACQUIRE))
+		sched_yield();
+}
+
+void linger_end(void)
+{
+	__atomic_store_n(&leave_handler, 1, __ATOMIC_RELEASE);
 }
 
 long times_slept(pid_t tid)

@@ -113,6 +113,13 @@ void pair_close(struct pair *w);
 /* A handler that does nothing. */
 void catch_signal(int sig, int flags);
 
+/*
+ * Takes a thread into a handler of SIGUSR1, under SA_RESTART, where it stays until it is let go; one at
+ * a time.
+ */
+void linger_start(pthread_t thread);
+void linger_end(void);
+
 /* How often a thread has gone to sleep by itself. */
 long times_slept(pid_t tid);
 

@@ -13,6 +13,11 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+/*
+ * A server that is closed while it is REPLYING there is not: who replies is in a command, which
+ * holds the peer's file. It is closed later then, and the reply arrives before that; or who replies
+ * is killed, which replying.c is about.
+ */
 enum point { QUEUED, SERVED, REPLYING, N_POINTS };
 
 enum { LARGE = 10000 };

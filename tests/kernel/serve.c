@@ -274,6 +274,44 @@ TEST("CALL-2 a token is good for one answer, of its own peer")
 	pair_close(&w);
 }
 
+TEST("CALL-2 tokens of two peers have nothing to do with each other, whatever is the same")
+{
+	enum { TOKENS = 40 };
+	struct pair w[2] = { pair_new(), pair_new() };
+	u64 token[2][TOKENS], id[2];
+
+	/* The same is done to both. */
+	for (int i = 0; i < TOKENS; i++)
+		for (int k = 0; k < 2; k++) {
+			id[k] = call_async(&w[k].a, w[k].to_b, "x", 1);
+			token[k][i] = GOT_CALL(&w[k].b, w[k].nb, "x");
+			NE(token[k][i], id[k]);
+			if (i & 1)
+				OK(answer_drop(&w[k].b, token[k][i]));
+			if (i & 1)
+				GOT_END(&w[k].a, id[k], 1, ECONNABORTED);
+		}
+	for (int i = 0; i < TOKENS; i++)
+		for (int k = 0; k < TOKENS; k++) {
+			NE(token[0][i], token[1][k]);
+			/* Neither half of them alone. */
+			NE(token[0][i] >> 32, token[1][k] >> 32);
+			NE((u32)token[0][i], (u32)token[1][k]);
+		}
+	/* What one peer is to answer is nothing to the other. */
+	for (int i = 0; i < TOKENS; i += 2) {
+		ERR(answer_str(&w[1].b, token[0][i], "guessed"), ENXIO);
+		ERR(answer_str(&w[0].b, token[1][i], "guessed"), ENXIO);
+	}
+	for (int i = 0; i < TOKENS; i += 2)
+		for (int k = 0; k < 2; k++)
+			OK(answer_str(&w[k].b, token[k][i], "y"));
+	for (int k = 0; k < 2; k++) {
+		EQ(drain(&w[k].a), TOKENS / 2);
+		pair_close(&w[k]);
+	}
+}
+
 TEST("CALL-2 of those who answer at once one succeeds")
 {
 	struct pair w = pair_new();
