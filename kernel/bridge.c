@@ -559,6 +559,7 @@ static void __exit bus1_exit(void)
 
 	misc_deregister(&bus1_misc);
 	bus1_backing_exit();
+	bus1_raised_exit();
 	/* All peers are closed: what is left now is a leak. */
 	for (i = 0; i < BUS1_STAT_N; i++)
 		WARN(bus1_stat(i), "bus1: stat %d is %ld at unload\n", i,

@@ -177,12 +177,21 @@ int bus1_sleep(const __u32 *word, __u32 value, __u64 deadline,
  */
 bool bus1_signals_restart(void);
 
+/* Of the threads that are raised. Sleeps. */
+void bus1_raised_lock(void);
+void bus1_raised_unlock(void);
+/* Look at them in a while, and then until none is known any more. */
+void bus1_raised_later(void);
+void bus1_raised_exit(void);
+
 /* How a thread is scheduled: see sched(7). */
 struct bus1_priority {
 	__u32 policy;
 	__s32 nice;
 	__u32 priority;
 	bool reset_on_fork;
+	__u64 runtime;		/* its slice, or 0: the default one */
+	__u64 slack;		/* of its timers; 0 if it is real-time */
 };
 
 struct bus1_priority bus1_priority_get(struct task_struct *task);
@@ -294,6 +303,14 @@ int bus1_backing_init(void);
 void bus1_backing_exit(void);
 
 /* Rust, called from C. A peer is the pointer that bus1_peer_open() gave. */
+
+/*
+ * A new time; and to look at the threads that were last set before it, if everybody
+ * is done who began to change their priority earlier. Whether there are any
+ * threads left. Sleeps.
+ */
+__u64 bus1_raised_tick(void);
+bool bus1_raised_again(__u64 time);
 
 /* Before anything else, and after everything else; how many users are left. */
 void bus1_begin(unsigned long max_pool_pages);

@@ -35,7 +35,7 @@
 use crate::abi::{self, bus1_cmd_call};
 use crate::describe::most_in_buf;
 use crate::ids::Hashed;
-use crate::inherit::Priority;
+use crate::inherit::Offer;
 use crate::item::{downcast_call, Deliver, DynItem, Item, Ready, Tag};
 use crate::lease::Leases;
 use crate::limits::Limit;
@@ -155,8 +155,8 @@ pub(crate) struct Call {
     pub(crate) chain: u64,
     pub(crate) depth: u8,
     pub(crate) terms: Terms,
-    /// Of the thread that has made it.
-    pub(crate) priority: Priority,
+    /// By the thread that has made it, to who serves it.
+    pub(crate) offer: Offer,
     /// See the head of this file.
     pub(crate) outcome: Atomic<u32>,
     /// Someone is about to answer. Under the server's lock.
@@ -309,7 +309,7 @@ impl NewCall {
             chain,
             depth,
             terms,
-            priority: Priority::current(),
+            offer: Offer::current(),
             outcome: Atomic::new(outcome),
             answering: Atomic::new(false),
             place: Atomic::new(NEW),

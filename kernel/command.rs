@@ -6,7 +6,6 @@ use crate::abi::{self, Command};
 use crate::buffer;
 use crate::describe::Receive;
 use crate::export;
-use crate::inherit;
 use crate::lease;
 use crate::limits;
 use crate::object;
@@ -143,7 +142,6 @@ unsafe fn borrow<'a>(peer: *mut c_void) -> ArcBorrow<'a, Peer> {
 /// See `bridge.h`.
 #[no_mangle]
 pub(crate) extern "C" fn bus1_begin(max_pool_pages: c_ulong) {
-    inherit::init();
     limits::init(max_pool_pages as i64);
 }
 

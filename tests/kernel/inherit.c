@@ -1,189 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* CALL-6: who serves a call does so at the priority of who made it. */
-#include "call.h"
+#include "worker.h"
 
-#include <sched.h>
 #include <signal.h>
-#include <string.h>
-#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
-
-/* What sched_getattr() knows of a thread, as far as it matters here. */
-struct attr {
-	u32 size, policy;
-	u64 flags;
-	s32 nice;
-	u32 priority;
-	u64 runtime, deadline, period;
-};
-
-static struct attr other(int nice)
-{
-	return (struct attr){ .policy = SCHED_OTHER, .nice = nice };
-}
-
-static struct attr rt(u32 policy, u32 priority)
-{
-	return (struct attr){ .policy = policy, .priority = priority };
-}
-
-static struct attr attr_of(pid_t tid)
-{
-	struct attr a = { .size = sizeof(a) };
-
-	OK(SYS(syscall(SYS_sched_getattr, tid, &a, sizeof(a), 0)));
-	return a;
-}
-
-static void become(struct attr a)
-{
-	a.size = sizeof(a);
-	if (syscall(SYS_sched_setattr, 0, &a, 0) < 0) {
-		if (errno == EPERM)
-			SKIP("only for root");
-		FAIL("sched_setattr: %s", strerrorname_np(errno));
-	}
-}
-
-static void is_at(const char *file, int line, pid_t tid, struct attr want)
-{
-	struct attr a = attr_of(tid);
-
-	/* SCHED_RESET_ON_FORK and its like are no matter of ours. */
-	if (a.policy != want.policy || a.priority != want.priority ||
-	    (want.policy == SCHED_OTHER && a.nice != want.nice))
-		test_fail(file, line, "policy %u, priority %u, nice %d, should be %u, %u, %d",
-			  a.policy, a.priority, a.nice, want.policy, want.priority, want.nice);
-}
-
-#define IS_AT(tid, want) is_at(__FILE__, __LINE__, tid, want)
-
-/*
- * A thread at a priority, that does one command after the other, as it is told to, and
- * sleeps otherwise.
- */
-struct worker {
-	struct test_thread thread;
-	struct attr attr;
-	int pipe[2];			/* what it is to do */
-	void (*next)(struct worker *w);	/* atomic: NULL when it has been done */
-
-	const struct peer *p;
-	struct in in;
-	struct call c;
-	u64 token;
-	int r;
-};
-
-static void work(void *arg)
-{
-	struct worker *w = arg;
-	char byte;
-
-	become(w->attr);
-	while (read(w->pipe[0], &byte, 1) == 1) {
-		w->next(w);
-		__atomic_store_n(&w->next, NULL, __ATOMIC_RELEASE);
-	}
-}
-
-static void worker_start(struct worker *w, const struct peer *p, struct attr attr)
-{
-	memset(w, 0, sizeof(*w));
-	w->p = p;
-	w->attr = attr;
-	OK(SYS(pipe(w->pipe)));
-	test_start(&w->thread, work, w);
-}
-
-/* Begins; ends what has begun. */
-static void go(struct worker *w, void (*what)(struct worker *w))
-{
-	__atomic_store_n(&w->next, what, __ATOMIC_RELEASE);
-	EQ(write(w->pipe[1], "", 1), 1);
-}
-
-static void await(struct worker *w)
-{
-	u64 end = test_deadline(30);
-
-	while (__atomic_load_n(&w->next, __ATOMIC_ACQUIRE)) {
-		LT(test_now(), end);
-		test_sleep_ms(1);
-	}
-}
-
-static void worker_end(struct worker *w)
-{
-	await(w);
-	close(w->pipe[1]);
-	test_join(&w->thread);
-	close(w->pipe[0]);
-}
-
-static void do_recv(struct worker *w)
-{
-	w->r = recv_wait(w->p, &w->in);
-	w->token = w->r ? 0 : w->in.m.token;
-}
-
-static void do_call(struct worker *w)
-{
-	call_make(&w->c);
-}
-
-static void do_reply(struct worker *w)
-{
-	w->r = answer_str(w->p, w->token, "reply");
-}
-
-static void do_drop(struct worker *w)
-{
-	w->r = answer_drop(w->p, w->token);
-}
-
-/* Replies, and receives what comes next; it waits for that. */
-static void do_reply_recv(struct worker *w)
-{
-	w->r = answer_next(w->p, w->token, "reply", 5, 0, &w->in);
-	w->token = w->r ? 0 : w->in.m.token;
-}
-
-/* A client and a server at priorities of their own, and a request that is served. */
-struct served {
-	struct pair w;
-	struct worker client, server;
-};
-
-static void served_make(struct served *s, struct attr client, struct attr server, u64 to)
-{
-	worker_start(&s->client, &s->w.a, client);
-	worker_start(&s->server, &s->w.b, server);
-	go(&s->server, do_recv);
-	test_asleep(getpid(), s->server.thread.tid);
-	IS_AT(s->server.thread.tid, server);
-	call_init_str(&s->client.c, &s->w.a, to, "request");
-	go(&s->client, do_call);
-	await(&s->server);
-	OK(s->server.r);
-	EQ(s->server.in.m.type, BUS1_MSG_CALL);
-	test_asleep(getpid(), s->client.thread.tid);
-}
-
-static void served_end(struct served *s)
-{
-	await(&s->client);
-	worker_end(&s->client);
-	worker_end(&s->server);
-}
 
 static const struct inherited {
 	struct attr client, server, meanwhile;
 } inherited[] = {
-#define OTHER(n) { .policy = SCHED_OTHER, .nice = n }
-#define FIFO(n) { .policy = SCHED_FIFO, .priority = n }
-#define RR(n) { .policy = SCHED_RR, .priority = n }
 	{ OTHER(0), OTHER(10), OTHER(0) },
 	{ OTHER(-5), OTHER(0), OTHER(-5) },
 	{ OTHER(-20), OTHER(19), OTHER(-20) },
@@ -271,7 +96,7 @@ TEST("CALL-6 a node that opts out, and plain messages, raise nobody")
 	test_asleep(getpid(), s.server.thread.tid);
 	become(client);
 	OK(send_str(&s.w.a, s.w.to_b, "plain"));
-	become(other(0));
+	become((struct attr)OTHER(0));
 	await(&s.server);
 	OK(s.server.r);
 	IS_AT(s.server.thread.tid, server);
@@ -295,7 +120,7 @@ TEST("CALL-6 a request that waited in the queue raises who receives it")
 	go(&s.server, do_recv);
 	await(&s.server);
 	IS_AT(s.server.thread.tid, client);
-	IS_AT(getpid(), other(0));
+	IS_AT(getpid(), (struct attr)OTHER(0));
 	go(&s.server, do_reply);
 	await(&s.server);
 	IS_AT(s.server.thread.tid, server);
@@ -446,7 +271,7 @@ TEST("CALL-6 a thread that ends while it serves takes nothing along")
 	worker_end(&s.server);
 	/* The token is the peer's: this thread answers, and keeps its priority. */
 	OK(answer_str(&s.w.b, s.server.token, "reply"));
-	IS_AT(getpid(), other(0));
+	IS_AT(getpid(), (struct attr)OTHER(0));
 	await(&s.client);
 	REPLIED(&s.client.c, "reply");
 	worker_end(&s.client);
@@ -530,10 +355,10 @@ static void inversion(struct attr client, struct attr between, struct attr serve
 
 TEST_TIMEOUT("CALL-6 an inversion among real-time threads ends with inheritance, not without", 120)
 {
-	inversion(rt(SCHED_FIFO, 30), rt(SCHED_FIFO, 20), rt(SCHED_FIFO, 10));
+	inversion((struct attr)FIFO(30), (struct attr)FIFO(20), (struct attr)FIFO(10));
 }
 
 TEST_TIMEOUT("CALL-6 an inversion by nice ends with inheritance, not without", 120)
 {
-	inversion(other(-20), other(0), other(19));
+	inversion((struct attr)OTHER(-20), (struct attr)OTHER(0), (struct attr)OTHER(19));
 }
