@@ -4,7 +4,8 @@
  * bus1-bench: what a message and a capability cost on bus1, and on what else
  * there is, in the same run.
  *
- *   main        options, which cases there are, and the order they run in
+ *   main        which cases there are, and the order they run in
+ *   options     the command line
  *   counter     the clock: guest instructions, cycles where it must, or wall-clock
  *   cpu         which CPUs it runs on
  *   measure     a job, its warm-up, its batches or samples, and what these say
@@ -31,6 +32,20 @@
 #include <stdio.h>
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+
+/* options */
+
+extern struct options {
+	bool json, brief, touch, check, wall;
+	const char *filter, *save;
+	unsigned long rounds;
+	char *loop;
+} opt;
+
+/* 0, or -EINVAL, which is said. */
+int options_parse(int argc, char **argv);
+/* Whether `name` stands in the comma-separated list of --filter, if there is one. */
+bool wanted(const char *name);
 
 /* counter */
 
