@@ -7,12 +7,12 @@
 #include "bench.h"
 
 #define MAX_SIZES 6
-#define MAX_TRANSPORTS 12
+#define MAX_TRANSPORTS 14
 
 #define ALL_ROUNDTRIPS \
-	&transport_bus1_call, &transport_bus1_plain, &transport_bus1, &transport_seqpacket, &transport_stream, \
-	&transport_pipe, &transport_eventfd, &transport_futex, &transport_mqueue, &transport_binder, \
-	&transport_varlink, &transport_dbus
+	&transport_floor, &transport_bus1_call, &transport_bus1_plain, &transport_bus1, &transport_libbus1, \
+	&transport_seqpacket, &transport_stream, &transport_pipe, &transport_eventfd, &transport_futex, \
+	&transport_mqueue, &transport_binder, &transport_varlink, &transport_dbus
 
 /* What sized works go over, in which sizes. */
 static const struct range {
@@ -41,6 +41,12 @@ static const struct range {
 	.transports = { ALL_ROUNDTRIPS },
 	.sizes = { 64 },
 	.sizes_short = { 64 },
+}, oneway = {
+	.transports = { &transport_bus1, &transport_libbus1, &transport_seqpacket, &transport_stream,
+			&transport_pipe, &transport_mqueue, &transport_binder, &transport_varlink,
+			&transport_dbus },
+	.sizes = { 64 },
+	.sizes_short = { 64 },
 }, large = {
 	.transports = { &transport_bus1, &transport_bus1_memfd, &transport_bus1_buffer, &transport_seqpacket },
 	.sizes = { 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20 },
@@ -59,6 +65,7 @@ static const struct sized_work {
 	{ "roundtrip-2cpu", job_roundtrip, MESSAGE_TWO, false, &calls_two },
 	{ "roundtrip-apart", job_roundtrip, MESSAGE_APART, false, &calls_small },
 	{ "roundtrip-hog", job_roundtrip, MESSAGE_HOG, false, &calls_small },
+	{ "oneway", job_oneway, 0, false, &oneway },
 	{ "sendrecv-touch", job_sendrecv, MESSAGE_TOUCH, true, &small },
 	{ "roundtrip-touch", job_roundtrip, MESSAGE_TOUCH, true, &calls_touch },
 	{ "large", job_sendrecv, 0, false, &large },
@@ -176,11 +183,21 @@ static struct plan plan_for_many(const struct many_work *w, size_t count)
 	return p;
 }
 
+/* About as many operations in a batch as where a round is one. */
+static struct plan plan_for_burst(bool slow)
+{
+	struct plan p = plan_for(0, slow);
+
+	p.rounds = p.rounds / ONEWAY_BURST < 4 ? 4 : p.rounds / ONEWAY_BURST;
+	p.warmup = 4;
+	return p;
+}
+
 /* Whether a job over it can be opened; if not it is absent. */
 static int have(const char *transport)
 {
 	absent("%s", "");
-	return !bus1_missing || strncmp(transport, "bus1", 4) ? 0 : absent("/dev/bus1: %s", strerror(bus1_missing));
+	return !bus1_missing || !strstr(transport, "bus1") ? 0 : absent("/dev/bus1: %s", strerror(bus1_missing));
 }
 
 /* Measures the job and closes it, unless it could not be made: `error`. */
@@ -272,7 +289,7 @@ static void run_sized(const struct sized_work *work, const struct transport *t, 
 
 	x->sized = true;
 	x->size = size;
-	x->plan = plan_for(size, t->slow);
+	x->plan = work->open == job_oneway ? plan_for_burst(t->slow) : plan_for(size, t->slow);
 	r = have(t->name);
 	if (r == 0)
 		r = work->open(&j, t, size, work->how);

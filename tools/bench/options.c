@@ -33,7 +33,7 @@ static void usage(FILE *f)
 		"                  than 1,000 handles and holders, and fewer rounds\n"
 		"  --touch         also with both sides going through every byte\n"
 		"  --filter WORK   only these, separated by commas: sendrecv, roundtrip,\n"
-		"                  roundtrip-2cpu, roundtrip-apart, roundtrip-hog,\n"
+		"                  roundtrip-2cpu, roundtrip-apart, roundtrip-hog, oneway,\n"
 		"                  sendrecv-touch, roundtrip-touch, large, large-touch, life,\n"
 		"                  pass, fanout, fanin, scale, death, flooded, inflight\n"
 		"  --clock WHAT    count: instructions, where they are counted, or else cycles;\n"
