@@ -132,8 +132,7 @@ class Session:
             self.build.userspace()
             for kernel in self.kernels.values():
                 self.build.module(kernel)
-                if command not in ("demo", "build"):
-                    self.build.floor(kernel)
+                self.build.floor(kernel)
 
     def boot(self, kernel, command, name, *, deadline, icount=False, settle=0, leaks=False, module=None,
              output=None, interactive=False, tick=None):
