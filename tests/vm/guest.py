@@ -189,10 +189,11 @@ class Build:
 
     def external_module(self, kernel, directory, name, binds):
         """Build NAME.ko in `directory` for `kernel`; returns where it is, stripped."""
-        key = cache.digest(kernel.path, directory)
+        flags = os.environ.get("BUS1_MODULE_FLAGS", "").split()
+        key = cache.digest(kernel.path, directory, *flags)
         output = os.path.join(self.work, f"{name}-{kernel.name}-{key}")
         with step(f"build {name}.ko for {kernel.name}", quiet=True) as s:
-            kernel.build_module(directory, output, s, f"module-{name}-{kernel.name}", binds)
+            kernel.build_module(directory, output, s, f"module-{name}-{kernel.name}", binds, flags)
             built = os.path.join(output, name + ".ko")
             if not os.path.exists(built):
                 raise Failure(f"{directory} built no {name}.ko")

@@ -49,6 +49,7 @@ environment:
   BUS1_SERIES       kernel series (default {series})
   BUS1_ACCEL        kvm or tcg, instead of finding out
   BUS1_PLUGIN       a plugin for QEMU where instructions are counted, as its -plugin takes it
+  BUS1_MODULE_FLAGS further arguments of the make that builds modules
   XDG_CACHE_HOME    where the cache is (now {cache})
 """
 
