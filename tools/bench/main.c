@@ -188,8 +188,8 @@ static struct plan plan_for_burst(bool slow)
 {
 	struct plan p = plan_for(0, slow);
 
-	p.rounds = p.rounds / ONEWAY_BURST < 4 ? 4 : p.rounds / ONEWAY_BURST;
-	p.warmup = 4;
+	p.rounds = (p.rounds + ONEWAY_BURST - 1) / ONEWAY_BURST;
+	p.warmup = slow ? 1 : 4;
 	return p;
 }
 
