@@ -110,6 +110,7 @@ class Build:
         self.work = os.path.join(cache.top(), "work", self.name)
         self.tree = os.path.join(self.work, "installed")
         self.modules = {}
+        self.floors = {}
         os.makedirs(self.work, exist_ok=True)
         with open(os.path.join(self.work, "checkout"), "w", encoding="utf-8") as f:
             f.write(CHECKOUT + "\n")
@@ -181,12 +182,18 @@ class Build:
         self.modules[kernel.name] = self.external_module(
             kernel, os.path.join(CHECKOUT, "kernel"), "bus1", [(CHECKOUT, CHECKOUT)])
 
+    def floor(self, kernel):
+        """Build the module that bus1-bench compares calls with."""
+        self.floors[kernel.name] = self.external_module(
+            kernel, os.path.join(CHECKOUT, "tools/bench/floor"), "bus1_floor", [(CHECKOUT, CHECKOUT)])
+
     def external_module(self, kernel, directory, name, binds):
         """Build NAME.ko in `directory` for `kernel`; returns where it is, stripped."""
-        key = cache.digest(kernel.path, directory)
+        flags = os.environ.get("BUS1_MODULE_FLAGS", "").split()
+        key = cache.digest(kernel.path, directory, *flags)
         output = os.path.join(self.work, f"{name}-{kernel.name}-{key}")
         with step(f"build {name}.ko for {kernel.name}", quiet=True) as s:
-            kernel.build_module(directory, output, s, f"module-{name}-{kernel.name}", binds)
+            kernel.build_module(directory, output, s, f"module-{name}-{kernel.name}", binds, flags)
             built = os.path.join(output, name + ".ko")
             if not os.path.exists(built):
                 raise Failure(f"{directory} built no {name}.ko")
@@ -214,6 +221,9 @@ def initrd(out, root, build, kernel, command, settings, module=None):
         if path:
             with open(path, "rb") as ko:
                 archive.file(f"bus1/{name}.ko", ko.read())
+        if kernel.name in build.floors:
+            with open(build.floors[kernel.name], "rb") as ko:
+                archive.file("usr/libexec/bus1/bus1_floor.ko", ko.read())
         archive.file("bus1/command", ("#!/bin/bash\nexec " + shlex.join(command) + "\n").encode(), 0o755)
         archive.file("bus1/settings", "".join(f"{k}={shlex.quote(str(v))}\n"
                                               for k, v in settings.items()).encode())

@@ -49,6 +49,7 @@ environment:
   BUS1_SERIES       kernel series (default {series})
   BUS1_ACCEL        kvm or tcg, instead of finding out
   BUS1_PLUGIN       a plugin for QEMU where instructions are counted, as its -plugin takes it
+  BUS1_MODULE_FLAGS further arguments of the make that builds modules
   XDG_CACHE_HOME    where the cache is (now {cache})
 """
 
@@ -132,6 +133,7 @@ class Session:
             self.build.userspace()
             for kernel in self.kernels.values():
                 self.build.module(kernel)
+                self.build.floor(kernel)
 
     def boot(self, kernel, command, name, *, deadline, icount=False, settle=0, leaks=False, module=None,
              output=None, interactive=False, tick=None):

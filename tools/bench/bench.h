@@ -4,14 +4,17 @@
  * bus1-bench: what a message and a capability cost on bus1, and on what else
  * there is, in the same run.
  *
- *   main        options, which cases there are, and the order they run in
+ *   main        which cases there are, and the order they run in
+ *   options     the command line
  *   counter     the clock: guest instructions, cycles where it must, or wall-clock
  *   cpu         which CPUs it runs on
  *   measure     a job, its warm-up, its batches or samples, and what these say
  *   message     jobs that move bytes over any transport, in one thread or two
  *               processes, with the check that the bytes arrive
  *   bus1, call, large            the transports of bus1
+ *   library     and its library's
  *   socket, pipe, shm, mqueue, binder, dbus, varlink    and of others
+ *   floor       what a call is measured against: no transport
  *   hog         a process that takes the CPU away
  *   capability  jobs that make, pass and drop a capability: a handle, or an fd
  *   fanout      jobs that send one message to many
@@ -21,7 +24,7 @@
  *   flood       a job that does round trips while other users flood the server
  *   report      text and JSON
  *
- * It uses the raw ABI, so that it measures the kernel and no library.
+ * But for library it uses the raw ABI, so that it measures the kernel and no library.
  * Functions return 0 or a negative errno unless they say otherwise.
  */
 
@@ -31,6 +34,20 @@
 #include <stdio.h>
 
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+
+/* options */
+
+extern struct options {
+	bool json, brief, touch, check, wall;
+	const char *filter, *save;
+	unsigned long rounds;
+	char *loop;
+} opt;
+
+/* 0, or -EINVAL, which is said. */
+int options_parse(int argc, char **argv);
+/* Whether `name` stands in the comma-separated list of --filter, if there is one. */
+bool wanted(const char *name);
 
 /* counter */
 
@@ -136,6 +153,18 @@ struct transport {
 	int (*recv)(struct end *e, size_t offset, size_t len);
 	/* Gives up this process's part of the end. */
 	void (*close)(struct end *e);
+	/*
+	 * If set, of an end that is called by others (a library's loop): instead of all
+	 * the above that a server does it receives for ever, and lets got(), which may
+	 * look at e->data, say for each payload whether `data` is the answer (1), or
+	 * there is none (0), or it is to return that (negative).
+	 */
+	int (*serve)(struct end *e, size_t len, int (*got)(void *job), void *job, const void *data);
+	/*
+	 * One way, from the first end to the second: instead of send, and the other
+	 * receives as ever.
+	 */
+	int (*push)(struct end *e, const void *data, size_t len);
 	/* If set: where the payload lies that is sent, in place of memory of the job's. */
 	uint8_t *(*memory)(struct end *e);
 	bool no_empty;		/* has no empty messages: 1 byte stands in */
@@ -151,6 +180,7 @@ struct end {
 extern const struct transport transport_bus1;
 extern const struct transport transport_bus1_call;
 extern const struct transport transport_bus1_plain;	/* calls without hand-off */
+extern const struct transport transport_libbus1;
 extern const struct transport transport_bus1_memfd;
 extern const struct transport transport_bus1_buffer;
 extern const struct transport transport_seqpacket;
@@ -162,6 +192,7 @@ extern const struct transport transport_mqueue;
 extern const struct transport transport_binder;
 extern const struct transport transport_varlink;
 extern const struct transport transport_dbus;
+extern const struct transport transport_floor;
 
 #define MESSAGE_TOUCH	(1u << 0)	/* write and read each byte as well */
 #define MESSAGE_TWO	(1u << 1)	/* two CPUs: each begins on its own, and may run on either */
@@ -172,6 +203,9 @@ extern const struct transport transport_dbus;
 int job_sendrecv(struct job **out, const struct transport *t, size_t size, unsigned int how);
 /* There and back between two processes, the same payload each way. */
 int job_roundtrip(struct job **out, const struct transport *t, size_t size, unsigned int how);
+/* One way between two processes, with a word back after each ONEWAY_BURST: one operation each. */
+#define ONEWAY_BURST 64
+int job_oneway(struct job **out, const struct transport *t, size_t size, unsigned int how);
 
 /* call */
 

@@ -49,10 +49,11 @@ static void put(struct commands *c, uint32_t command, const void *arg, size_t si
 	c->n += sizeof(command) + size;
 }
 
-static void put_transaction(struct commands *c, uint32_t command, const struct binder_end *b)
+static void put_transaction(struct commands *c, uint32_t command, uint32_t flags, const struct binder_end *b)
 {
 	struct binder_transaction_data t = {
 		.target.handle = 0,	/* the context manager */
+		.flags = flags,
 		.data_size = b->len,
 		.data.ptr.buffer = ptr(b->data),
 	};
@@ -62,7 +63,8 @@ static void put_transaction(struct commands *c, uint32_t command, const struct b
 
 /*
  * Give the commands, and wait for what `want` says. One ioctl, if the driver brings
- * it in one. Finds where the payload lies.
+ * it in one. Finds where the payload lies, unless what is wanted is only to be told
+ * that it is sent.
  */
 static int binder_talk(struct binder_end *b, struct commands *c, uint32_t want, size_t len)
 {
@@ -86,6 +88,8 @@ static int binder_talk(struct binder_end *b, struct commands *c, uint32_t want, 
 		for (size_t i = 0; i + sizeof(what) <= rw.read_consumed; i += _IOC_SIZE(what)) {
 			memcpy(&what, in + i, sizeof(what));
 			i += sizeof(what);
+			if (what == want && what == BR_TRANSACTION_COMPLETE)
+				return 0;
 			if (what == BR_NOOP || what == BR_TRANSACTION_COMPLETE || what == BR_SPAWN_LOOPER)
 				continue;
 			if (what == BR_DEAD_REPLY || what == BR_FAILED_REPLY)
@@ -120,9 +124,20 @@ static int binder_recv(struct end *e, size_t offset, size_t len)
 		put(&c, BC_FREE_BUFFER, &b->used, sizeof(b->used));
 	b->used = 0;
 	if (b->pending)
-		put_transaction(&c, b->server ? BC_REPLY : BC_TRANSACTION, b);
+		put_transaction(&c, b->server ? BC_REPLY : BC_TRANSACTION, 0, b);
 	b->pending = false;
 	return binder_talk(b, &c, b->server ? BR_TRANSACTION : BR_REPLY, len);
+}
+
+static int binder_push(struct end *e, const void *data, size_t len)
+{
+	struct binder_end *b = (struct binder_end *)e;
+	struct commands c = {};
+
+	b->data = data;
+	b->len = len;
+	put_transaction(&c, BC_TRANSACTION, TF_ONE_WAY, b);
+	return binder_talk(b, &c, BR_TRANSACTION_COMPLETE, 0);
 }
 
 static void binder_close(struct end *e)
@@ -288,4 +303,5 @@ const struct transport transport_binder = {
 	.send = binder_send,
 	.recv = binder_recv,
 	.close = binder_close,
+	.push = binder_push,
 };

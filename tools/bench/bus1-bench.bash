@@ -4,7 +4,7 @@
 _bus1_bench()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]}
-	local works='sendrecv roundtrip roundtrip-2cpu roundtrip-apart roundtrip-hog sendrecv-touch
+	local works='sendrecv roundtrip roundtrip-2cpu roundtrip-apart roundtrip-hog oneway sendrecv-touch
 		roundtrip-touch large large-touch life pass fanout fanin scale death flooded inflight'
 
 	COMPREPLY=()

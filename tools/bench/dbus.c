@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * D-Bus: a method call with an array of bytes, answered with another, by sd-bus and
+ * D-Bus: a method call with an array of bytes, answered with another or not, by sd-bus and
  * through a dbus-broker of our own, which goes when it is done.
  */
 #include <errno.h>
@@ -221,6 +221,27 @@ static int client_call(struct dbus_end *d)
 	return r;
 }
 
+/* No reply is expected. It is written at once, unless there is no room for it. */
+static int dbus_push(struct end *e, const void *data, size_t len)
+{
+	struct dbus_end *d = (struct dbus_end *)e;
+	sd_bus_message *m;
+	int r;
+
+	r = sd_bus_message_new_method_call(d->bus, &m, NAME, PATH, NAME, "Call");
+	if (r < 0)
+		return r;
+	r = sd_bus_message_append_array(m, 'y', data, len);
+	if (r >= 0)
+		r = sd_bus_message_set_expect_reply(m, false);
+	if (r >= 0)
+		r = sd_bus_send(d->bus, m, NULL);
+	sd_bus_message_unref(m);
+	if (r >= 0)
+		r = sd_bus_flush(d->bus);
+	return r < 0 ? r : 0;
+}
+
 static int server_wait(struct dbus_end *d)
 {
 	int r;
@@ -286,5 +307,6 @@ const struct transport transport_dbus = {
 	.send = dbus_send,
 	.recv = dbus_recv,
 	.close = dbus_close,
+	.push = dbus_push,
 	.slow = true,
 };

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include <errno.h>
-#include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -8,12 +7,12 @@
 #include "bench.h"
 
 #define MAX_SIZES 6
-#define MAX_TRANSPORTS 12
+#define MAX_TRANSPORTS 14
 
 #define ALL_ROUNDTRIPS \
-	&transport_bus1_call, &transport_bus1_plain, &transport_bus1, &transport_seqpacket, &transport_stream, \
-	&transport_pipe, &transport_eventfd, &transport_futex, &transport_mqueue, &transport_binder, \
-	&transport_varlink, &transport_dbus
+	&transport_floor, &transport_bus1_call, &transport_bus1_plain, &transport_bus1, &transport_libbus1, \
+	&transport_seqpacket, &transport_stream, &transport_pipe, &transport_eventfd, &transport_futex, \
+	&transport_mqueue, &transport_binder, &transport_varlink, &transport_dbus
 
 /* What sized works go over, in which sizes. */
 static const struct range {
@@ -42,6 +41,12 @@ static const struct range {
 	.transports = { ALL_ROUNDTRIPS },
 	.sizes = { 64 },
 	.sizes_short = { 64 },
+}, oneway = {
+	.transports = { &transport_bus1, &transport_libbus1, &transport_seqpacket, &transport_stream,
+			&transport_pipe, &transport_mqueue, &transport_binder, &transport_varlink,
+			&transport_dbus },
+	.sizes = { 64 },
+	.sizes_short = { 64 },
 }, large = {
 	.transports = { &transport_bus1, &transport_bus1_memfd, &transport_bus1_buffer, &transport_seqpacket },
 	.sizes = { 64 << 10, 256 << 10, 1 << 20, 4 << 20, 16 << 20 },
@@ -60,6 +65,7 @@ static const struct sized_work {
 	{ "roundtrip-2cpu", job_roundtrip, MESSAGE_TWO, false, &calls_two },
 	{ "roundtrip-apart", job_roundtrip, MESSAGE_APART, false, &calls_small },
 	{ "roundtrip-hog", job_roundtrip, MESSAGE_HOG, false, &calls_small },
+	{ "oneway", job_oneway, 0, false, &oneway },
 	{ "sendrecv-touch", job_sendrecv, MESSAGE_TOUCH, true, &small },
 	{ "roundtrip-touch", job_roundtrip, MESSAGE_TOUCH, true, &calls_touch },
 	{ "large", job_sendrecv, 0, false, &large },
@@ -133,30 +139,8 @@ static const struct bar bars[] = {
 	{ .work = "flooded", .count = 9, .limit = 1.3, .title = "round trip, 8 users flood, to none" },
 };
 
-static struct options {
-	bool json, brief, touch, check, wall;
-	const char *filter, *save;
-	unsigned long rounds;
-	char *loop;
-} opt;
-
 static int bus1_missing;		/* errno, if there is none */
 static struct report report;
-
-/* Whether `name` stands in the comma-separated list of --filter. */
-static bool wanted(const char *name)
-{
-	size_t n = strlen(name);
-
-	if (!opt.filter)
-		return true;
-	for (const char *p = opt.filter; p; p = strchr(p, ',')) {
-		p += *p == ',';
-		if (!strncmp(p, name, n) && (!p[n] || p[n] == ','))
-			return true;
-	}
-	return false;
-}
 
 /* Fewer rounds where each does more, but enough to warm up all of a pool. */
 static struct plan plan_for(size_t size, bool slow)
@@ -199,11 +183,21 @@ static struct plan plan_for_many(const struct many_work *w, size_t count)
 	return p;
 }
 
+/* About as many operations in a batch as where a round is one. */
+static struct plan plan_for_burst(bool slow)
+{
+	struct plan p = plan_for(0, slow);
+
+	p.rounds = (p.rounds + ONEWAY_BURST - 1) / ONEWAY_BURST;
+	p.warmup = slow ? 1 : 4;
+	return p;
+}
+
 /* Whether a job over it can be opened; if not it is absent. */
 static int have(const char *transport)
 {
 	absent("%s", "");
-	return !bus1_missing || strncmp(transport, "bus1", 4) ? 0 : absent("/dev/bus1: %s", strerror(bus1_missing));
+	return !bus1_missing || !strstr(transport, "bus1") ? 0 : absent("/dev/bus1: %s", strerror(bus1_missing));
 }
 
 /* Measures the job and closes it, unless it could not be made: `error`. */
@@ -295,7 +289,7 @@ static void run_sized(const struct sized_work *work, const struct transport *t, 
 
 	x->sized = true;
 	x->size = size;
-	x->plan = plan_for(size, t->slow);
+	x->plan = work->open == job_oneway ? plan_for_burst(t->slow) : plan_for(size, t->slow);
 	r = have(t->name);
 	if (r == 0)
 		r = work->open(&j, t, size, work->how);
@@ -418,113 +412,10 @@ usage:
 	return 2;
 }
 
-static void usage(FILE *f)
+/* Whether --filter names any work that there is. */
+static bool any_wanted(void)
 {
-	fprintf(f,
-		"Usage: bus1-bench [OPTION...]\n"
-		"Measure what calls, messages and capabilities cost on bus1 and on its rivals.\n"
-		"\n"
-		"  --short         only 64 B, 4 KiB and 64 KiB, of large 64 KiB and 1 MiB, no more\n"
-		"                  than 1,000 handles and holders, and fewer rounds\n"
-		"  --touch         also with both sides going through every byte\n"
-		"  --filter WORK   only these, separated by commas: sendrecv, roundtrip,\n"
-		"                  roundtrip-2cpu, roundtrip-apart, roundtrip-hog,\n"
-		"                  sendrecv-touch, roundtrip-touch, large, large-touch, life,\n"
-		"                  pass, fanout, fanin, scale, death, flooded, inflight\n"
-		"  --clock WHAT    count: instructions, where they are counted, or else cycles;\n"
-		"                  wall: nanoseconds, of each operation by itself, and what the\n"
-		"                  slowest of a hundred and of a thousand take\n"
-		"  --rounds N      operations in a batch (400; fewer for large payloads), or in\n"
-		"                  all with --clock wall (10000)\n"
-		"  --json          write JSON\n"
-		"  --save FILE     also write JSON there\n"
-		"  --check         exit with 1 if a bar is missed\n"
-		"  --loop WORK,SIZE,TRANSPORT,N\n"
-		"                  only do that N times, for a profiler; TRANSPORT is as it stands\n"
-		"                  in the tables; WORK may also be life-quiet or pass-new; SIZE of\n"
-		"                  fanout, fanin, scale, death and inflight is how many receivers,\n"
-		"                  senders, handles, holders and calls there are, of flooded how\n"
-		"                  many users\n"
-		"  --help          this text\n"
-		"\n"
-		"Of fanout only the sending is counted, of death only the destroying.\n"
-		"\n"
-		"Exit status: 0; 1 if something failed, brought the wrong data, or missed a bar\n"
-		"under --check; 2 for a mistake on the command line. What cannot be had on this\n"
-		"machine is said to be absent, and is no failure.\n");
-}
-
-static int parse(int argc, char **argv)
-{
-	enum { SHORT = 1, TOUCH, FILTER, CLOCK, ROUNDS, JSON, SAVE, CHECK, LOOP, HELP };
-	static const struct option longs[] = {
-		{ "short", no_argument, NULL, SHORT },
-		{ "touch", no_argument, NULL, TOUCH },
-		{ "filter", required_argument, NULL, FILTER },
-		{ "clock", required_argument, NULL, CLOCK },
-		{ "rounds", required_argument, NULL, ROUNDS },
-		{ "json", no_argument, NULL, JSON },
-		{ "save", required_argument, NULL, SAVE },
-		{ "check", no_argument, NULL, CHECK },
-		{ "loop", required_argument, NULL, LOOP },
-		{ "help", no_argument, NULL, HELP },
-		{ }
-	};
 	bool known = false;
-	char *end;
-	int c;
-
-	while ((c = getopt_long(argc, argv, "h", longs, NULL)) >= 0) {
-		switch (c) {
-		case SHORT:
-			opt.brief = true;
-			break;
-		case TOUCH:
-			opt.touch = true;
-			break;
-		case FILTER:
-			opt.filter = optarg;
-			break;
-		case ROUNDS:
-			opt.rounds = strtoul(optarg, &end, 10);
-			if (*end || !opt.rounds) {
-				fprintf(stderr, "bus1-bench: --rounds needs a number above 0\n");
-				return -EINVAL;
-			}
-			break;
-		case CLOCK:
-			opt.wall = !strcmp(optarg, "wall");
-			if (!opt.wall && strcmp(optarg, "count")) {
-				fprintf(stderr, "bus1-bench: --clock %s: neither count nor wall\n", optarg);
-				return -EINVAL;
-			}
-			break;
-		case JSON:
-			opt.json = true;
-			break;
-		case SAVE:
-			opt.save = optarg;
-			break;
-		case CHECK:
-			opt.check = true;
-			break;
-		case LOOP:
-			opt.loop = optarg;
-			break;
-		case HELP:
-		case 'h':
-			usage(stdout);
-			exit(0);
-		default:
-			return -EINVAL;
-		}
-	}
-	if (optind < argc) {
-		fprintf(stderr, "bus1-bench: %s: no arguments are taken; see --help\n", argv[optind]);
-		return -EINVAL;
-	}
-	if (!opt.rounds)
-		opt.rounds = opt.wall ? (opt.brief ? 2000 : 10000) : opt.brief ? 100 : 400;
 
 	for (size_t i = 0; i < ARRAY_SIZE(sized_works); i++)
 		known |= wanted(sized_works[i].name);
@@ -532,11 +423,9 @@ static int parse(int argc, char **argv)
 		known |= wanted(plain_works[i].rival);
 	for (size_t i = 0; i < ARRAY_SIZE(many_works); i++)
 		known |= wanted(many_works[i].name);
-	if (!known) {
+	if (!known)
 		fprintf(stderr, "bus1-bench: --filter %s: no such work; see --help\n", opt.filter);
-		return -EINVAL;
-	}
-	return 0;
+	return known;
 }
 
 /* The command line, for whoever finds a report. */
@@ -562,8 +451,8 @@ int main(int argc, char **argv)
 	FILE *save = NULL;
 	int fd, r;
 
-	report.command = join(argc, argv);	/* parse() sorts it */
-	if (parse(argc, argv) < 0)
+	report.command = join(argc, argv);	/* which are sorted next */
+	if (options_parse(argc, argv) < 0 || !any_wanted())
 		return 2;
 	if (opt.save) {
 		save = fopen(opt.save, "we");

@@ -18,6 +18,8 @@ struct message_job {
 	bool touch;
 	pid_t child;
 	struct hog *hog;
+	unsigned long received;		/* by the other process */
+	int ack[2];			/* of oneway: how that tells this; -1: closed */
 };
 
 static volatile uint64_t sink;
@@ -176,6 +178,9 @@ static void message_close(struct job *j)
 		m->other->transport->close(m->other);
 	if (m->data && m->alloc)
 		munmap(m->data, m->alloc);
+	for (int i = 0; i < 2; i++)
+		if (m->ack[i] >= 0)
+			close(m->ack[i]);
 	free(m);
 }
 
@@ -195,6 +200,7 @@ static int message_new(struct message_job **out, const struct transport *t, size
 	m->size = size;
 	m->touch = touch;
 	m->alloc = size ? size : 1;
+	m->ack[0] = m->ack[1] = -1;
 	r = t->open(&m->mine, &m->other, size, alone);
 	if (r < 0)
 		goto fail;
@@ -321,26 +327,36 @@ static int roundtrip_run(struct job *j, unsigned long n)
 	return 0;
 }
 
-/* The other process answers forever. The first message must be the pattern. */
-static int roundtrip_answer(struct message_job *m)
+/* A payload has come to the other process, and is answered. The first must be the pattern. */
+static int roundtrip_got(void *job)
+{
+	struct message_job *m = job;
+
+	if (m->received++ == 0)
+		return pattern_matches(m->mine->data, m->size, SEED_THERE) ? 1 : -EBADMSG;
+	if (m->touch) {
+		touch_read(m->mine->data, m->size);
+		touch_write(m);
+	}
+	return 1;
+}
+
+/* Forever. */
+static int answer(struct message_job *m, int (*got)(void *job))
 {
 	int r;
 
 	pattern_fill(m->data, m->size, SEED_BACK);
-	for (unsigned long n = 0;; n++) {
+	if (m->mine->transport->serve)
+		return m->mine->transport->serve(m->mine, m->size, got, m, m->data);
+	do {
 		r = recv_all(m->mine, m->size);
-		if (r < 0)
-			return r;
-		if (n == 0 && !pattern_matches(m->mine->data, m->size, SEED_THERE))
-			return -EBADMSG;
-		if (m->touch && n) {
-			touch_read(m->mine->data, m->size);
-			touch_write(m);
-		}
-		r = send_all(m->mine, m->data, m->size);
-		if (r < 0)
-			return r;
-	}
+		if (r == 0)
+			r = got(m);
+		if (r > 0)
+			r = send_all(m->mine, m->data, m->size);
+	} while (r == 0);
+	return r;
 }
 
 static int roundtrip_verify(struct job *j)
@@ -366,6 +382,48 @@ static int roundtrip_run_hogged(struct job *j, unsigned long n)
 	return r;
 }
 
+/* one way between two processes */
+
+/* The other process has received it, and says so after each ONEWAY_BURST. The first of all are the pattern. */
+static int oneway_got(void *job)
+{
+	struct message_job *m = job;
+
+	if (m->received < ONEWAY_BURST && !pattern_matches(m->mine->data, m->size, SEED_THERE))
+		return -EBADMSG;
+	if (++m->received % ONEWAY_BURST == 0 && write(m->ack[1], "", 1) != 1)
+		return -errno;
+	return 0;
+}
+
+static int oneway_run(struct job *j, unsigned long n)
+{
+	struct message_job *m = (struct message_job *)j;
+	const struct transport *t = m->mine->transport;
+	int (*push)(struct end *e, const void *data, size_t len) = t->push ?: t->send;
+	char c;
+	int r;
+
+	while (n--) {
+		for (int i = 0; i < ONEWAY_BURST; i++) {
+			r = push(m->mine, m->data, m->size);
+			if (r < 0)
+				return r;
+		}
+		if (read(m->ack[0], &c, 1) != 1)
+			return -ECHILD;
+	}
+	return 0;
+}
+
+static int oneway_verify(struct job *j)
+{
+	struct message_job *m = (struct message_job *)j;
+
+	pattern_fill(m->data, m->size, SEED_THERE);
+	return oneway_run(j, 1);
+}
+
 /* Where each of the two runs: 0 is whoever asks, 1 who answers. */
 static int place(unsigned int how, int which)
 {
@@ -376,7 +434,7 @@ static int place(unsigned int how, int which)
 	return 0;
 }
 
-static void child_main(struct message_job *m, pid_t parent, int ready, unsigned int how)
+static void child_main(struct message_job *m, pid_t parent, int ready, unsigned int how, int (*got)(void *job))
 {
 	struct end *end = m->other;
 	int r;
@@ -393,20 +451,23 @@ static void child_main(struct message_job *m, pid_t parent, int ready, unsigned 
 		r = -errno;
 	close(ready);
 	if (r == 0)
-		r = roundtrip_answer(m);
+		r = answer(m, got);
 	fprintf(stderr, "bus1-bench: %s, the other process: %s\n", end->transport->name,
 		strerror(-r));
 	_exit(1);
 }
 
-static void roundtrip_close(struct job *j)
+static void two_close(struct job *j)
 {
 	message_close(j);
 	cpu_pin(0);
 }
 
-int job_roundtrip(struct job **out, const struct transport *t, size_t size, unsigned int how)
+/* A job of two processes, of which the other does got() with each payload; run() and verify() are to be set. */
+static int two_new(struct message_job **out, const struct transport *t, size_t size, unsigned int how,
+		   int (*got)(void *job))
 {
+	bool acks = got == oneway_got;
 	struct message_job *m;
 	pid_t parent = getpid();
 	int ready[2], r;
@@ -423,20 +484,22 @@ int job_roundtrip(struct job **out, const struct transport *t, size_t size, unsi
 		cpu_pin(0);
 		return r;
 	}
-	m->job.run = roundtrip_run;
-	m->job.verify = roundtrip_verify;
-	m->job.close = roundtrip_close;
+	m->job.close = two_close;
 
-	if (pipe(ready) < 0) {
+	if ((acks && pipe(m->ack) < 0) || pipe(ready) < 0) {
 		r = -errno;
 		goto fail;
 	}
 	fflush(NULL);
 	m->child = fork();
 	if (m->child == 0)
-		child_main(m, parent, ready[1], how);
+		child_main(m, parent, ready[1], how, got);
 	r = m->child < 0 ? -errno : 0;
 	close(ready[1]);
+	if (acks) {
+		close(m->ack[1]);
+		m->ack[1] = -1;
+	}
 	if (r == 0) {
 		m->other->transport->close(m->other);
 		m->other = NULL;
@@ -447,16 +510,41 @@ int job_roundtrip(struct job **out, const struct transport *t, size_t size, unsi
 	close(ready[0]);
 	if (r == 0)
 		r = place(how, 0);
-	if (r == 0 && how & MESSAGE_HOG) {
-		m->job.run = roundtrip_run_hogged;
+	if (r == 0 && how & MESSAGE_HOG)
 		r = hog_start(&m->hog);
-	}
 	if (r < 0)
 		goto fail;
-	*out = &m->job;
+	*out = m;
 	return 0;
 
 fail:
 	m->job.close(&m->job);
 	return r;
+}
+
+int job_roundtrip(struct job **out, const struct transport *t, size_t size, unsigned int how)
+{
+	struct message_job *m;
+	int r = two_new(&m, t, size, how, roundtrip_got);
+
+	if (r < 0)
+		return r;
+	m->job.run = m->hog ? roundtrip_run_hogged : roundtrip_run;
+	m->job.verify = roundtrip_verify;
+	*out = &m->job;
+	return 0;
+}
+
+int job_oneway(struct job **out, const struct transport *t, size_t size, unsigned int how)
+{
+	struct message_job *m;
+	int r = two_new(&m, t, size, how, oneway_got);
+
+	if (r < 0)
+		return r;
+	m->job.run = oneway_run;
+	m->job.verify = oneway_verify;
+	m->job.parts = ONEWAY_BURST;
+	*out = &m->job;
+	return 0;
 }

@@ -51,10 +51,27 @@ static int mqueue_new(struct mqueue_end **out, size_t size, size_t chunk)
 	return 0;
 }
 
+/* One of the limits for those without privileges. */
+static unsigned long limit(const char *path, unsigned long otherwise)
+{
+	FILE *f = fopen(path, "re");
+	unsigned long n;
+
+	if (!f)
+		return otherwise;
+	if (fscanf(f, "%lu", &n) != 1)
+		n = otherwise;
+	fclose(f);
+	return n;
+}
+
 /* One direction. Each end has a descriptor of its own; the name is gone at once. */
 static int mqueue_connect(struct mqueue_end *from, struct mqueue_end *to, size_t chunk)
 {
-	struct mq_attr attr = { .mq_maxmsg = 4, .mq_msgsize = (long)chunk };
+	struct mq_attr attr = {
+		.mq_maxmsg = (long)limit("/proc/sys/fs/mqueue/msg_max", 10),
+		.mq_msgsize = (long)chunk,
+	};
 	char name[48];
 	int r = 0;
 
@@ -70,24 +87,10 @@ static int mqueue_connect(struct mqueue_end *from, struct mqueue_end *to, size_t
 	return r;
 }
 
-/* How large a message may be without privileges. */
-static size_t message_max(void)
-{
-	FILE *f = fopen("/proc/sys/fs/mqueue/msgsize_max", "re");
-	unsigned long n;
-
-	if (!f)
-		return 8192;
-	if (fscanf(f, "%lu", &n) != 1)
-		n = 8192;
-	fclose(f);
-	return n;
-}
-
 static int mqueue_open(struct end **a, struct end **b, size_t size, bool alone)
 {
 	struct mqueue_end *x = NULL, *y = NULL;
-	size_t chunk = message_max();
+	size_t chunk = limit("/proc/sys/fs/mqueue/msgsize_max", 8192);
 	int r;
 
 	if (chunk > size)

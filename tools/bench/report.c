@@ -7,8 +7,8 @@
 #include "bench.h"
 
 static const char *const columns[] = {
-	"bus1-call", "bus1-plain", "bus1", "bus1-memfd", "bus1-buffer", "seqpacket", "stream", "dgram", "pipe",
-	"eventfd", "futex", "mqueue", "binder", "varlink", "dbus",
+	"floor", "bus1-call", "bus1-plain", "bus1", "libbus1", "bus1-memfd", "bus1-buffer", "seqpacket", "stream",
+	"dgram", "pipe", "eventfd", "futex", "mqueue", "binder", "varlink", "dbus",
 };
 
 #define WIDE 5		/* a table with more columns is turned */
@@ -297,6 +297,7 @@ void report_text(FILE *f, const struct report *r)
 		{ "roundtrip-2cpu", "The same on two CPUs" },
 		{ "roundtrip-apart", "The same on two CPUs, each process kept on its own" },
 		{ "roundtrip-hog", "The same on one CPU, with a process beside them that spins" },
+		{ "oneway", "One way between two processes on one CPU, with a word back after each 64" },
 		{ "roundtrip-touch", "Round trip on one CPU, each byte written before and read after" },
 		{ "large", "Large payloads, in one thread: by the pool, in a memfd for each, in a buffer" },
 		{ "large-touch", "The same, each byte written before and read after" },

@@ -128,6 +128,22 @@ static int varlink_send(struct end *e, const void *data, size_t len)
 	return r < 0 ? r : 0;
 }
 
+/* No reply is expected. */
+static int varlink_push(struct end *e, const void *data, size_t len)
+{
+	struct varlink_end *v = (struct varlink_end *)e;
+	sd_json_variant *p = NULL;
+	int r;
+
+	r = encode(&p, data, len);
+	if (r >= 0)
+		r = sd_varlink_send(v->link, METHOD, p);
+	sd_json_variant_unref(p);
+	if (r >= 0)
+		r = sd_varlink_flush(v->link);
+	return r < 0 ? r : 0;
+}
+
 static int server_wait(struct varlink_end *v)
 {
 	int r;
@@ -151,6 +167,7 @@ static int varlink_recv(struct end *e, size_t offset, size_t len)
 	int r;
 
 	if (v->server) {
+		v->request = sd_json_variant_unref(v->request);	/* one that was not answered */
 		r = server_wait(v);
 		p = v->request;
 	} else {
@@ -179,5 +196,6 @@ const struct transport transport_varlink = {
 	.send = varlink_send,
 	.recv = varlink_recv,
 	.close = varlink_close,
+	.push = varlink_push,
 	.slow = true,
 };
