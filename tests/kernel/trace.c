@@ -496,7 +496,8 @@ static void be_busy(void *arg)
 TEST_TIMEOUT("RES-6 events can be turned on and off while there is traffic", 120)
 {
 	static const char *const names[] = {
-		"send", "receive", "notice", "commit", "drop", "refused", "peer_open", "peer_close",
+		"send", "receive", "call", "reply", "notice", "commit", "drop", "refused", "peer_open",
+		"peer_close",
 	};
 	struct busy busy = { .pinned = code_is_patched() };
 	struct test_thread t[2];
