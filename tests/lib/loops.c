@@ -229,12 +229,14 @@ static int fail(b1_node *node, b1_message *message, void *userdata)
 {
 	static char data[LARGE];
 	struct failing *f = userdata;
+	/* When it has its reply the test goes on, and changes this. */
+	int result = f->result;
 	int64_t r = 0;
 
 	f->n++;
 	if (f->size)
 		r = b1_message_reply_bytes(message, data, f->size);
-	return f->result ?: (int)r;
+	return result ?: (int)r;
 }
 
 static void run_failing(void *arg)
