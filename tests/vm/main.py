@@ -57,7 +57,7 @@ DEFAULT_KERNELS = {"demo": ["stock"], "test": ["stock", "debug"], "bench": ["per
                    "build": ["stock"], "run": ["stock"], "shell": ["stock"]}
 SPACE = {"test": 12, "bench": 10}  # gigabytes, with nothing cached
 TEST_LIMIT = {"stock": 600, "perf": 600, "debug": 1500}  # seconds for one test program
-TEST_DEADLINE = {"stock": 1800, "perf": 1800, "debug": 3600}
+TEST_DEADLINE = {"stock": 1800, "perf": 1800, "debug": 4200}
 # Builds in which the tests that need no kernel run; "user" is also what the guest gets.
 HOST_BUILDS = {"user": (), "sanitized": ("-Db_sanitize=address,undefined", "-Db_lundef=false")}
 SETTLE = 4  # guest seconds before instructions are counted
