@@ -14,6 +14,7 @@ import steps
 from steps import say
 
 RESULT = re.compile(r"^(ok|not ok|skip) (.+)$")
+TIME = re.compile(r"^# +[0-9.]+ s  .+$")
 KTAP = re.compile(r"^(\s*)(ok|not ok) \d+ (?:- )?(.*?)(?:\s+# (SKIP|skip)\b.*)?$")
 SUBTEST = re.compile(r"^\s+# Subtest: (.*)$")
 KEEP = 200  # lines of a program's output that are kept for a failure
@@ -115,6 +116,9 @@ class Reader:
         if line.startswith("\x1eend "):
             name, status, milliseconds = line[5:].rsplit(" ", 2)
             self.end(name, int(status), int(milliseconds))
+            return
+        if TIME.match(line):  # BUS1_TEST_TIMES, for who asks where a run's time goes
+            self.tally.record(line)
             return
         match = RESULT.match(line)
         if not match or self.program is None:
