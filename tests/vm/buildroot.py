@@ -189,7 +189,9 @@ def make(path):
                *apt_options(), "--customize-hook=chroot \"$1\" sh -c " + shlex.quote(hook), SUITE]
     sources = [f"deb {site} {SUITE} main", f"deb {site} {SUITE}-backports main"]
     if as_root():
-        command += ["--format=directory", root, *sources]
+        # In namespaces of its own: when it is interrupted its processes end and its mounts are gone.
+        command = ["unshare", "--mount", "--pid", "--kill-child", "--mount-proc", "--",
+                   *command, "--format=directory", root, *sources]
     else:
         # Its files would belong to sub-uids; unpacked by us, they are ours.
         if shutil.disk_usage("/var/tmp").free < 6e9:

@@ -10,6 +10,8 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -66,8 +68,23 @@ def need_space(gigabytes, what):
                       hint="free some, or set XDG_CACHE_HOME to a directory with more room")
 
 
+def mounts(path):
+    """Where something is mounted in a tree, the deepest first."""
+    prefix = os.path.realpath(path) + "/"
+    with open("/proc/self/mounts", encoding="utf-8") as f:
+        where = [re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), line.split()[1]) for line in f]
+    return sorted((m for m in where if m.startswith(prefix)), reverse=True)
+
+
 def remove(path):
-    """Remove a tree of ours, directories without write permission included."""
+    """Remove a tree of ours, directories without write permission included.
+
+    Never what is mounted in it, which may be a view of what is not ours."""
+    mounted = mounts(path)
+    if mounted:
+        raise Failure(f"something is mounted in {path}, which is to be removed",
+                      hint="unmount it: sudo umount " + shlex.join(mounted))
+
     def again(function, name, _error):
         with contextlib.suppress(OSError):
             os.chmod(os.path.dirname(name), 0o700)

@@ -3,6 +3,8 @@
 virtual machine is noticed. First on samples of kernel logs, then for real."""
 
 import os
+import subprocess
+import sys
 import tempfile
 
 import bench
@@ -160,6 +162,8 @@ def samples(tally, match):
         tally.check("VM configuration that is not met is named", good)
     if match("VM cache takes nothing unfinished for whole"):
         tally.check("VM cache takes nothing unfinished for whole", *cache_is_atomic())
+    if match("VM cache removes nothing that is mounted in it"):
+        tally.check("VM cache removes nothing that is mounted in it", *cache_spares_mounts())
 
 
 def cache_is_atomic():
@@ -193,6 +197,21 @@ def cache_is_atomic():
                 del os.environ["XDG_CACHE_HOME"]
             else:
                 os.environ["XDG_CACHE_HOME"] = saved
+
+
+def cache_spares_mounts():
+    """Whether remove() leaves a mount alone, and takes the tree once it is gone."""
+    script = """
+        remove() { "$2" -B -c "import sys, cache; cache.remove(sys.argv[1])" "$1"; }
+        mkdir "$1/tree" "$1/tree/a b" && mount -t tmpfs none "$1/tree/a b" && touch "$1/tree/a b/file" || exit
+        if remove "$1/tree" "$2"; then echo "removed a tree with a mount in it"; exit 1; fi
+        test -e "$1/tree/a b/file" || { echo "the mounted file is gone"; exit 1; }
+        umount "$1/tree/a b" && remove "$1/tree" "$2" && ! test -e "$1/tree"
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        run = subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh",
+                              directory, sys.executable], cwd=HERE, capture_output=True, text=True, check=False)
+    return run.returncode == 0, run.stdout + run.stderr
 
 
 class _Silent(suite.Tally):
