@@ -32,6 +32,10 @@ struct report {
 #define TEST_ROUNDS 100
 #endif
 
+#ifndef TEST_AGAIN
+#define TEST_AGAIN false
+#endif
+
 static struct test *tests, **tests_tail = &tests;
 static struct report *report;
 
@@ -466,6 +470,8 @@ static bool run_one(const struct test *test)
 
 static bool chosen(const struct test *test, int n, char **filters)
 {
+	if (test->is_long && TEST_AGAIN && test_slow() > 1)
+		return false;
 	for (int i = 0; i < n; i++)
 		if (strstr(test->name, filters[i]))
 			return true;

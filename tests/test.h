@@ -50,6 +50,7 @@ struct test {
 	const char *name;
 	void (*run)(void);
 	unsigned int timeout;		/* seconds, before BUS1_TEST_SLOW */
+	bool is_long;
 	struct test *next;
 };
 
@@ -57,10 +58,10 @@ void test_register(struct test *test);
 
 #define TEST__CAT2(a, b) a##b
 #define TEST__CAT(a, b) TEST__CAT2(a, b)
-#define TEST__DEFINE(name_, timeout_, n_)					\
+#define TEST__DEFINE(name_, timeout_, is_long_, n_)				\
 	static void TEST__CAT(test_run_, n_)(void);				\
 	static struct test TEST__CAT(test_, n_) = {				\
-		name_, TEST__CAT(test_run_, n_), timeout_, NULL			\
+		name_, TEST__CAT(test_run_, n_), timeout_, is_long_, NULL	\
 	};									\
 	__attribute__((constructor)) static void TEST__CAT(test_reg_, n_)(void)	\
 	{									\
@@ -68,8 +69,13 @@ void test_register(struct test *test);
 	}									\
 	static void TEST__CAT(test_run_, n_)(void)
 
-#define TEST(name) TEST__DEFINE(name, 60, __LINE__)
-#define TEST_TIMEOUT(name, seconds) TEST__DEFINE(name, seconds, __LINE__)
+#define TEST(name) TEST__DEFINE(name, 60, false, __LINE__)
+#define TEST_TIMEOUT(name, seconds) TEST__DEFINE(name, seconds, false, __LINE__)
+/*
+ * Takes long on a slow machine. There a program that runs the tests of another
+ * again, which is built with TEST_AGAIN, leaves it to that.
+ */
+#define TEST_LONG(name, seconds) TEST__DEFINE(name, seconds, true, __LINE__)
 
 /* End this process, and the test, with a reason. */
 #define FAIL(...) test_fail(__FILE__, __LINE__, __VA_ARGS__)

@@ -346,7 +346,7 @@ TEST("ABI-2 one id twice, where it may stand once")
 }
 
 /* The pointers of a command, each to the command itself, and to each other's memory. */
-TEST_TIMEOUT("ABI-2 arrays that overlap each other, or the command", 120)
+TEST_LONG("ABI-2 arrays that overlap each other, or the command", 120)
 {
 	static struct scene s;
 

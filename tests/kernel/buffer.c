@@ -541,7 +541,7 @@ TEST("MSG-5 a buffer is opened while it is destroyed")
 }
 
 /* A buffer keeps a file that no descriptor has, so it counts as one in a message does. */
-TEST_TIMEOUT("MSG-5 RES-1 the files that buffers keep are counted, and given back", 120)
+TEST_LONG("MSG-5 RES-1 the files that buffers keep are counted, and given back", 120)
 {
 	struct buffered *t = buffered_new();
 	struct bus1_cmd_buffer cmd;

@@ -163,7 +163,7 @@ TEST("CALL-5 a place that is too small for the outer reply is EMSGSIZE, after th
 	pair_close(&w);
 }
 
-TEST("CALL-4 a signal ends a call that waits for room, EINTR, and nothing was sent")
+TEST_LONG("CALL-4 a signal ends a call that waits for room, EINTR, and nothing was sent", 60)
 {
 	struct pair w = pair_new();
 	u32 n = fill_queue(&w.a, w.to_b);

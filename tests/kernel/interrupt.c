@@ -99,7 +99,7 @@ TEST("CALL-2 under SA_RESTART a call goes on, and its request was sent once")
 	pair_close(&w);
 }
 
-TEST("CALL-4 a call that was repeated ends by its deadline, and by another signal")
+TEST_LONG("CALL-4 a call that was repeated ends by its deadline, and by another signal", 60)
 {
 	struct pair w = pair_new();
 	struct call c;
@@ -135,7 +135,7 @@ TEST("CALL-4 a call that was repeated ends by its deadline, and by another signa
 	pair_close(&w);
 }
 
-TEST("CALL-2 a call ends in all its ways while its thread is in a handler")
+TEST_LONG("CALL-2 a call ends in all its ways while its thread is in a handler", 60)
 {
 	u8 data[LARGE] = {};
 

@@ -410,7 +410,7 @@ static void copy_slowly(void *arg)
 	t->r = copy(t->s, t->flags, 0, 0, t->data, t->len);
 }
 
-TEST("CALL-8 the caller leaves during a copy: what it has is its own from then on")
+TEST_LONG("CALL-8 the caller leaves during a copy: what it has is its own from then on", 60)
 {
 	size_t page = page_size();
 
@@ -470,7 +470,7 @@ TEST("CALL-8 a reply by another thread during a copy ends what is lent")
 	pair_close(&s.w);
 }
 
-TEST("CALL-8 a server that is stuck in its caller's memory can be killed, and the caller leaves")
+TEST_LONG("CALL-8 a server that is stuck in its caller's memory can be killed, and the caller leaves", 60)
 {
 	struct scene s = { .w = pair_new() };
 	struct tar t = tar_new();

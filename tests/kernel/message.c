@@ -248,7 +248,7 @@ TEST("MSG-1 a message that no pool of the receiver holds is refused at once")
 	OK(send_data(&t.a, t.to_b, data, most));
 }
 
-TEST("MSG-1 a full queue says EAGAIN, and takes more when something left it")
+TEST_LONG("MSG-1 a full queue says EAGAIN, and takes more when something left it", 60)
 {
 	struct pair t = pair_of(0, 0);
 	struct bus1_msg msg;

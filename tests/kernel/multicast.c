@@ -152,7 +152,7 @@ static void bad_new(struct bad *bad, struct group *g)
 	bad->len = peer_info(&bad->small).max_inline + 1;
 }
 
-TEST("MSG-2 one destination that fails, and none gets it")
+TEST_LONG("MSG-2 one destination that fails, and none gets it", 60)
 {
 	struct group g = group_new(1 << 16);
 	u64 n = node_new(&g.a, 1);
@@ -192,7 +192,7 @@ TEST("MSG-2 one destination that fails, and none gets it")
 	OK(destroy_unused(&g.a, n));
 }
 
-TEST("MSG-2 several fail, the command has the error of one that did")
+TEST_LONG("MSG-2 several fail, the command has the error of one that did", 60)
 {
 	struct group g = group_new(1 << 16);
 	u8 data[8192] = {};
@@ -221,7 +221,7 @@ TEST("MSG-2 several fail, the command has the error of one that did")
 	GT(told, 0);
 }
 
-TEST("MSG-2 PARTIAL, those get it that can, and errors[] tells of the others")
+TEST_LONG("MSG-2 PARTIAL, those get it that can, and errors[] tells of the others", 60)
 {
 	struct group g = group_new(1 << 16);
 	u64 n = node_new(&g.a, 1), dests[N];
@@ -261,7 +261,7 @@ TEST("MSG-2 PARTIAL, those get it that can, and errors[] tells of the others")
 	EQ(peer_info(&bad.full).n_handles, 0);
 }
 
-TEST("MSG-2 PARTIAL fails when all do, with the error of the first")
+TEST_LONG("MSG-2 PARTIAL fails when all do, with the error of the first", 60)
 {
 	struct group g = group_new(1 << 16);
 	u8 data[8192] = {};

@@ -789,7 +789,7 @@ TEST("CALL-5 depth counts through several peers, and not across chains")
 	ring_close(&r);
 }
 
-TEST("CALL-5 who calls each other without serving ends by deadline, or is killed")
+TEST_LONG("CALL-5 who calls each other without serving ends by deadline, or is killed", 60)
 {
 	struct ring r = ring_new();
 	struct call c;

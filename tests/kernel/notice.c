@@ -406,7 +406,7 @@ TEST("OBJ-10 a send that fails makes nothing used")
 	OK(destroy_unused(&a, n));
 }
 
-TEST("OBJ-10 notices come when the queue is full")
+TEST_LONG("OBJ-10 notices come when the queue is full", 60)
 {
 	struct peer a = peer_new(0), b = peer_new(0);
 	u64 n = node_new(&a, 1), dies = node_new(&a, 2), h = grant(&a, dies, &b), last;

@@ -221,7 +221,7 @@ TEST("OBJ-9 a one-shot without the right to send, or weak, is not spent by tryin
 	NOTHING(&t.c);
 }
 
-TEST("OBJ-9 a send that fails spends nothing")
+TEST_LONG("OBJ-9 a send that fails spends nothing", 60)
 {
 	struct trio t = trio_new(1 << 16);
 	u64 f = once_new(&t.a, t.n, 1), h = grant(&t.a, f, &t.b), gone = node_new(&t.c, 9);

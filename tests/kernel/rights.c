@@ -274,7 +274,7 @@ TEST("OBJ-5 a handle moves through itself, and its notice with it")
 }
 
 /* A move in every way that a send fails. */
-TEST("OBJ-5 a send that fails moves nothing")
+TEST_LONG("OBJ-5 a send that fails moves nothing", 60)
 {
 	struct trio t = trio_new(0);
 	u64 h = grant(&t.a, t.n, &t.b), gone = node_new(&t.c, 9), to_gone, dests[3];

@@ -146,7 +146,7 @@ TEST("RES-4 without a notice when there is room, for a node of one's own, or for
 	NOTHING(&s.a);
 }
 
-TEST("RES-4 a queue that is full of nothing but messages gives the same notice")
+TEST_LONG("RES-4 a queue that is full of nothing but messages gives the same notice", 60)
 {
 	struct peer a = peer_new(0), b = peer_new(0);
 	u64 n = node_new(&b, 1), h = grant(&b, n, &a);

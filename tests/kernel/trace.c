@@ -365,11 +365,13 @@ TEST("RES-6 a message says so when its slice was given back before it was told")
 
 TEST("RES-6 what is refused says of whom, and for want of what")
 {
-	static u64 ids[1 << 18], out[BUS1_MAX_IDS];
-	struct peer a, b, c;
+	/* Users of whom one may have fewer nodes than by default, one fewer handles: it takes its time. */
+	enum { OWNER = 7101, HOLDER = 7102, NODES = 4000, HANDLES = 2000 };
+	static u64 ids[NODES];
+	struct peer a, b, c, d;
 	const struct event *e;
 	static u8 data[3000];
-	u64 n, h;
+	u64 n, h, out;
 	u32 n_ids;
 	int r;
 
@@ -401,10 +403,12 @@ TEST("RES-6 what is refused says of whom, and for want of what")
 	EQ(event_count("refused", ID("peer", peer_id(&a))), 2);
 	trace_clear();
 
+	OK(limit_set(OWNER, MAX_NODES, NODES));
+	d = peer_of(OWNER, 0);
 	for (n_ids = 0;; n_ids++) {
 		struct bus1_cmd_node cmd = {};
 
-		r = node_create(&b, &cmd);
+		r = node_create(&d, &cmd);
 		if (r)
 			break;
 		LT(n_ids, ARRAY_SIZE(ids));
@@ -414,21 +418,22 @@ TEST("RES-6 what is refused says of whom, and for want of what")
 	trace_read();
 	EQ(event_count("refused", NULL), 1);
 	e = event_next(NULL, "refused", "resource=nodes");
-	EQ(event_number(e, "peer"), peer_id(&b));
+	EQ(event_number(e, "peer"), peer_id(&d));
 	CHECK(event_is(e, WORD("error=%d", -EDQUOT)));
 	trace_clear();
 
-	/* As many handles as there may be nodes, and one. */
-	c = peer_new(0);
-	for (u32 i = 0; i < n_ids; i += BUS1_MAX_IDS)
-		OK(transfer(&b, &c, 0, ids + i, out,
-			    n_ids - i < BUS1_MAX_IDS ? n_ids - i : BUS1_MAX_IDS));
-	ERR(transfer(&a, &c, 0, &n, out, 1), EDQUOT);
+	OK(limit_set(HOLDER, MAX_HANDLES, HANDLES));
+	c = peer_of(HOLDER, 0);
+	for (u32 i = 0; !(r = transfer(&d, &c, 0, ids + i, &out, 1)); i++)
+		LT(i, n_ids - 1);
+	ERR(r, EDQUOT);
 	trace_read();
 	EQ(event_count("refused", NULL), 1);
 	e = event_next(NULL, "refused", "resource=handles");
 	EQ(event_number(e, "peer"), peer_id(&c));
 	trace_stop();
+	OK(limit_set(OWNER, MAX_NODES, LIMIT_DEFAULT));
+	OK(limit_set(HOLDER, MAX_HANDLES, LIMIT_DEFAULT));
 }
 
 TEST("RES-6 what was sent while nobody looked has no id, and no event shows an address")
