@@ -4,11 +4,13 @@
  *
  * Makes an object of every text in the directory, and one of the shelf, whose
  * handle the program inherits. A text is freed as soon as nobody holds it, and
- * made again when it is asked for. Leaves when nobody holds the shelf.
+ * made again when it is asked for. Leaves when nobody holds the shelf, nor any
+ * text.
  */
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,6 +23,7 @@
 struct text {
 	char *name;
 	b1_node *node;		/* NULL: freed */
+	bool held;		/* as far as is known */
 	char *data;
 	size_t size;
 	struct text *next;
@@ -29,7 +32,7 @@ struct text {
 static b1_peer *peer;
 static struct text *texts;
 static const char *directory;
-static int done;
+static bool shelf_held = true;
 
 static int load(struct text *text)
 {
@@ -60,6 +63,7 @@ static void unload(struct text *text)
 	text->node = b1_node_unref(text->node);
 	free(text->data);
 	text->data = NULL;
+	text->held = false;
 }
 
 static int on_text(b1_node *node, b1_message *message, void *userdata)
@@ -130,18 +134,28 @@ static int on_shelf(b1_node *node, b1_message *message, void *userdata)
 		if (size == 4 + strlen(text->name) && !memcmp(request, "get ", 4) &&
 		    !memcmp(request + 4, text->name, size - 4))
 			break;
-	if (text && (text->node || make(text) >= 0))
-		b1_send_bytes(reply, text->name, strlen(text->name), b1_node_get_handle(text->node));
-	else
+	if (!text || (!text->node && make(text) < 0))
 		b1_send_bytes(reply, NULL, 0, NULL);
+	else if (b1_send_bytes(reply, text->name, strlen(text->name), b1_node_get_handle(text->node)) >= 0)
+		text->held = true;
 	return 0;
 }
 
 static int on_shelf_unused(b1_node *node, void *userdata)
 {
 	shelf_say("the shelf: unused, so nobody can ask any more");
-	done = 1;
+	shelf_held = false;
 	return 0;
+}
+
+static bool is_held(void)
+{
+	struct text *text;
+
+	for (text = texts; text; text = text->next)
+		if (text->held)
+			return true;
+	return shelf_held;
 }
 
 static int add_all(void)
@@ -187,7 +201,7 @@ int main(int argc, char **argv)
 	shelf_try(b1_node_set_unused(shelf, on_shelf_unused), "shelf");
 	shelf_say("%d texts of %s are objects, and a shelf that finds them", add_all(), directory);
 	shelf_try(shelf_spawn(b1_node_get_handle(shelf), argv + 2), argv[2]);
-	while (!done)
+	while (is_held())
 		shelf_try(shelf_turn(peer), "receive");
 
 	while ((text = texts)) {
