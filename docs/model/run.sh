@@ -1,12 +1,16 @@
 #!/bin/sh
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
-# run.sh MODEL: has spin explore MODEL.pml as MODEL.sh says, all states of each setting, and
-# what is broken on purpose until the claim that must fail does. In $TEST_FILTERS, if set,
+# run.sh MODEL [K N]: has spin explore MODEL.pml as MODEL.sh says, all states of each setting, and
+# what is broken on purpose until the claim that must fail does; of that the K-th in each N, from
+# 0, so that several can work side by side. In $TEST_FILTERS, if set,
 # each line is a filter: only tests whose name contains one of them are run.
 set -u
 command -v spin >/dev/null || { echo "skip EVD-4 model: there is no spin"; exit 0; }
 model=$(cd "$(dirname "$0")" && pwd)/$1
+part=${2:-0}
+parts=${3:-1}
+turn=0
 level=-O1
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
@@ -14,6 +18,8 @@ cd "$work" || exit 1
 failed=0
 
 wanted() {
+	turn=$((turn + 1))
+	[ $((turn % parts)) = "$part" ] || return 1
 	[ -n "${TEST_FILTERS:-}" ] || return 0
 	printf '%s\n' "$TEST_FILTERS" | while read -r filter; do
 		case $1 in *"$filter"*) return 1 ;; esac

@@ -14,11 +14,11 @@ failed=0
 why=
 
 names=(
-    "OBJ-13 MSG-3 LIB-2 shelf: sums and word counts are those of sha256sum and wc"
-    "OBJ-10 LIB-2 shelf: each text is reported unused when its last holder exits"
-    "OBJ-1 OBJ-10 ORD-1 LIB-2 shelf: reader and counter report the death of a killed server"
-    "OBJ-1 OBJ-10 LIB-2 shelf: a killed counter is as good as one that exits"
-    "LIB-2 shelf: odd texts: none at all, empty, and large"
+    "OBJ-13 MSG-3 LIB-2 shelf, sums and word counts are those of sha256sum and wc"
+    "OBJ-10 LIB-2 shelf, each text is reported unused when its last holder exits"
+    "OBJ-1 OBJ-10 ORD-1 LIB-2 shelf, reader and counter report the death of a killed server"
+    "OBJ-1 OBJ-10 LIB-2 shelf, a killed counter is as good as one that exits"
+    "LIB-2 shelf, odd texts, none at all, empty, and large"
     "OBJ-10 OBJ-13 LIB-2 hello says what it should"
     "OBJ-5 OBJ-6 OBJ-8 OBJ-12 LIB-2 sandbox says what it should"
     "RES-4 LIB-2 backpressure says what it should"
