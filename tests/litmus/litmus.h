@@ -80,6 +80,9 @@ void litmus(const struct shape *shape, unsigned int rounds, struct seen *sum);
 /* n rounds, on a slow machine, too. */
 unsigned int litmus_rounds(unsigned int n);
 
+/* By one that had no time for all of its rounds. */
+void litmus_cut_short(void);
+
 /* Once by each test that passed: they are added up. */
 void litmus_total_add(u64 rounds);
 
