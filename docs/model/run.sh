@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 #
 # run.sh MODEL [K N]: has spin explore MODEL.pml as MODEL.sh says, all states of each setting, and
-# what is broken on purpose until the claim that must fail does; of that the K-th in each N, from
-# 0, so that several can work side by side. In $TEST_FILTERS, if set,
-# each line is a filter: only tests whose name contains one of them are run.
+# what is broken on purpose until the claim that must fail does. Of all that the K-th in each N,
+# from 0, so that several can work side by side. In $TEST_FILTERS, if set, each line is a
+# filter: only tests whose name contains one of them are run.
 set -u
 command -v spin >/dev/null || { echo "skip EVD-4 model: there is no spin"; exit 0; }
 model=$(cd "$(dirname "$0")" && pwd)/$1
