@@ -106,6 +106,11 @@ def as_root():
     return os.geteuid() == 0
 
 
+def unshare(*options):
+    """The beginning of a command line that is run with mounts of its own, by whoever is root there."""
+    return ["unshare", "--mount", *options, *([] if as_root() else ["--user", "--map-root-user"]), "--"]
+
+
 def host_tools():
     """Make sure of the host's few tools: install them (as root) or name the command."""
     wanted = {"mmdebstrap": "mmdebstrap", "unshare": "util-linux", "tar": "tar"}
@@ -148,15 +153,12 @@ class BuildRoot:
 
     def command(self, argv, binds=(), cwd="/", env=None):
         """The host's command line that runs argv in the root; binds are (source, target)."""
-        enter = ["unshare", "--mount", "--pid", "--fork", "--kill-child"]
-        if not as_root():
-            enter += ["--user", "--map-root-user"]
         flat = [part for bind in binds for part in bind]
         variables = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/tmp", "LC_ALL": "C.UTF-8",
                      **(env or {})}
-        return enter + ["--", "/bin/sh", "-c", ENTER, "enter", self.path, str(len(binds)), *flat,
-                        "/usr/bin/env", "-i", "-C", cwd,
-                        *(f"{k}={v}" for k, v in variables.items()), *argv]
+        return [*unshare("--pid", "--fork", "--kill-child"),
+                "/bin/sh", "-c", ENTER, "enter", self.path, str(len(binds)), *flat,
+                "/usr/bin/env", "-i", "-C", cwd, *(f"{k}={v}" for k, v in variables.items()), *argv]
 
     def qemu(self):
         """The emulator's command line. It is the root's, since those before QEMU 8.1, as in Debian 12, may
@@ -190,8 +192,8 @@ def make(path):
     sources = [f"deb {site} {SUITE} main", f"deb {site} {SUITE}-backports main"]
     if as_root():
         # In namespaces of its own: when it is interrupted its processes end and its mounts are gone.
-        command = ["unshare", "--mount", "--pid", "--kill-child", "--mount-proc", "--",
-                   *command, "--format=directory", root, *sources]
+        command = [*unshare("--pid", "--kill-child", "--mount-proc"), *command,
+                   "--format=directory", root, *sources]
     else:
         # Its files would belong to sub-uids; unpacked by us, they are ours.
         if shutil.disk_usage("/var/tmp").free < 6e9:

@@ -69,18 +69,18 @@ def need_space(gigabytes, what):
 
 
 def mounts(path):
-    """Where something is mounted in a tree, the deepest first."""
+    """Where something is mounted in a tree, or as it, the deepest first."""
     prefix = os.path.realpath(path) + "/"
-    with open("/proc/self/mounts", encoding="utf-8") as f:
+    with open("/proc/self/mounts", encoding="utf-8", errors="surrogateescape") as f:
         where = [re.sub(r"\\([0-7]{3})", lambda m: chr(int(m[1], 8)), line.split()[1]) for line in f]
-    return sorted((m for m in where if m.startswith(prefix)), reverse=True)
+    return sorted((m for m in where if (m + "/").startswith(prefix)), reverse=True)
 
 
 def remove(path):
     """Remove a tree of ours, directories without write permission included.
 
     Never what is mounted in it, which may be a view of what is not ours."""
-    mounted = mounts(path)
+    mounted = mounts(path) if os.path.isdir(path) and not os.path.islink(path) else ()
     if mounted:
         raise Failure(f"something is mounted in {path}, which is to be removed",
                       hint="unmount it: sudo umount " + shlex.join(mounted))

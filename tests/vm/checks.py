@@ -8,6 +8,7 @@ import sys
 import tempfile
 
 import bench
+import buildroot
 import cache
 import guest
 import kernels
@@ -209,8 +210,8 @@ def cache_spares_mounts():
         umount "$1/tree/a b" && remove "$1/tree" "$2" && ! test -e "$1/tree"
     """
     with tempfile.TemporaryDirectory() as directory:
-        run = subprocess.run(["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script, "sh",
-                              directory, sys.executable], cwd=HERE, capture_output=True, text=True, check=False)
+        run = subprocess.run([*buildroot.unshare(), "sh", "-c", script, "sh", directory, sys.executable],
+                             cwd=HERE, capture_output=True, text=True, check=False)
     return run.returncode == 0, run.stdout + run.stderr
 
 
